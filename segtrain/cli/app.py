@@ -1,0 +1,159 @@
+"""The Typer app, the options that commands share, and how an error becomes one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, Optional
+
+import typer
+from typer.core import TyperGroup
+from typing_extensions import Annotated
+
+from segtrain.errors import SegtrainError, UserError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+class _Group(TyperGroup):
+    """Ends a command that failed with one clear line and the exit code that fits."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            line, code = "stopped at once; what was saved before is whole", 130
+        except SegtrainError as error:
+            line, code = str(error), error.exit_code
+        except OSError as error:
+            line, code = _of_system(error)
+        except Exception as error:
+            if hasattr(error, "show"):  # a usage error, which Typer words itself
+                raise
+            # a defect of ours: say so, keep the traceback for --debug
+            text = " ".join(str(error).split())[:300]
+            line, code = f"internal error, {type(error).__name__}: {text} (see --debug)", 1
+        if _debug:
+            traceback.print_exc()
+        typer.echo(f"segtrain: {line}", err=True)
+        raise typer.Exit(code)
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    where = error.filename2 or error.filename or "the output folder"
+    if error.errno in _FULL:
+        return f"{where}: the disk is full; make room, then go on (train: with --resume)", 2
+    if error.errno in _FORBIDDEN:
+        return f"{where}: can't be written ({error.strerror}); give another --out", 2
+    return f"{where}: {error.strerror or error}", 2
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Train, judge and ship segmentation networks on Apache MXNet Gluon.",
+)
+
+_debug = False
+
+
+def _set_debug(value: bool) -> bool:
+    global _debug
+    _debug = value
+    return value
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from segtrain import __version__
+
+        typer.echo(f"segtrain {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+Debug = Annotated[
+    bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
+]
+Devices = Annotated[
+    str, typer.Option(metavar="D", help="auto, cpu, gpu, gpu:0,1 or cpu:0,1 (two logical CPUs).")
+]
+Json = Annotated[
+    Optional[Path], typer.Option("--json", metavar="FILE", help="Write the result; - for stdout.")
+]
+
+
+def write_json(path: Optional[Path], result: Any) -> None:
+    """The result of a command for `--json FILE`; nothing where it wasn't asked for."""
+    if path is None:
+        return
+    text = json.dumps(result, indent=1)
+    if str(path) == "-":
+        typer.echo(text)
+        return
+    from segtrain.infer import write
+
+    write(path, f"{text}\n".encode())
+
+
+def say(*lines: str) -> None:
+    """What a person should read, on stderr: stdout is for results."""
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def policy_from(
+    scales: Optional[str], flip: Optional[bool], window: Optional[int], overlap: Optional[float], of: Any
+) -> Any:
+    """The run's inference policy `of`, with what the options say in place of its values."""
+    try:
+        asked = of.scales if scales is None else tuple(float(s) for s in scales.split(","))
+    except ValueError:
+        raise UserError(f"--scales {scales!r}: numbers with commas between, like 0.75,1,1.25") from None
+    if min(asked) <= 0:
+        raise UserError(f"--scales {scales}: each must be positive")
+    return of._replace(
+        scales=asked,
+        flip=of.flip if flip is None else flip,
+        window=of.window if window is None else window,
+        overlap=of.overlap if overlap is None else overlap,
+    )
+
+
+Scales = Annotated[
+    Optional[str], typer.Option(metavar="S,S,...", help="Average over these sizes: 0.75,1,1.25")
+]
+Flip = Annotated[
+    Optional[bool], typer.Option("--flip", help="Average with the mirrored image.", show_default=False)
+]
+Window = Annotated[
+    Optional[int], typer.Option(min=1, help="Side of a sliding window; the whole image without it.")
+]
+Overlap = Annotated[
+    Optional[float], typer.Option(min=0, max=0.95, help="Share of a window that the next covers.")
+]
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except BrokenPipeError:
+        sys.exit(1)

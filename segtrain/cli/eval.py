@@ -1,0 +1,88 @@
+"""segtrain eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+from typing_extensions import Annotated
+
+from segtrain.cli.app import (
+    Debug,
+    Devices,
+    Flip,
+    Json,
+    Overlap,
+    Scales,
+    Window,
+    app,
+    policy_from,
+    write_json,
+)
+
+
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
+    devices: Devices = "auto",
+    scales: Scales = None,
+    flip: Flip = None,
+    window: Window = None,
+    overlap: Overlap = None,
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Score a run's best checkpoint at native resolution.
+
+    Examples:
+
+        segtrain eval runs/camvid-unet --json scores.json
+
+        segtrain eval runs/camvid-unet --scales 0.75,1,1.25 --flip
+    """
+    from segtrain.data.dataset import open_split
+    from segtrain.errors import UserError
+    from segtrain.evaluate import evaluate as score
+    from segtrain.train import policy_of
+    from segtrain.trained import open_trained
+
+    trained = open_trained(run, devices)
+    if trained.config is None:
+        raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
+    policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
+    dataset = open_split(trained.config.data, split)
+    result = score(trained.predictor(policy), dataset, policy)
+    assert result is not None
+    result["split"] = split
+    _print(result)
+    write_json(json, result)
+
+
+def _print(result: dict[str, Any]) -> None:
+    """The scores as a table, with the policy they stand under."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("class")
+    for column in ("IoU", "Dice", "precision", "recall", "pixels"):
+        table.add_column(column, justify="right")
+    for row in result["per_class"]:
+        figures = [_text(row[k]) for k in ("iou", "dice", "precision", "recall")]
+        table.add_row(row["name"], *figures, f"{row['pixels']:,}")
+    console = Console(stderr=True)
+    console.print(table)
+    low, high = result["miou_ci95"]
+    console.print(
+        f"mIoU [bold]{_text(result['miou'])}[/bold] (95% {_text(low)} to {_text(high)}), "
+        f"pixel accuracy {_text(result['pixel_accuracy'])}, {len(result['images'])} images of "
+        f"{result['split']}, {result['images_per_second']:.1f} images/s",
+        highlight=False,
+    )
+    console.print(f"policy: {result['policy']['absent_classes']}", style="dim", highlight=False)
+
+
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

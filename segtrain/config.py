@@ -1,0 +1,245 @@
+"""The config: frozen sections with checked values, read from YAML and dotted overrides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from segtrain.errors import UserError, nearest
+from segtrain.plugins import explain
+
+
+class Section(BaseModel):
+    """A frozen part of the config in which an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Named(BaseModel):
+    """A section that names a plugin; keys that aren't its own are the plugin's options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def options(self) -> Dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Model(Named):
+    """The network; the other keys are options of ``segtrain/models/NAME.py``."""
+
+    name: str = Field("unet", description="a module of segtrain.models")
+    classes: Optional[int] = Field(None, description="number of classes, where there is no data", ge=1)
+    in_channels: int = Field(3, description="channels of an image", ge=1)
+    dim: Literal[1, 2] = Field(2, description="1 for signals, 2 for images")
+    norm: Literal["batch", "sync", "group", "none"] = Field(
+        "batch", description="normalisation; sync is batch norm over all devices"
+    )
+    up: Literal["deconv", "bilinear", "nearest"] = Field("deconv", description="upsampling")
+    fold: Literal[1, 2, 4] = Field(
+        1, description="work at 1/fold of the resolution: pixels fold into channels, scores unfold"
+    )
+
+    @model_validator(mode="after")
+    def _images_only(self) -> Model:
+        if self.fold > 1 and self.dim == 1:
+            raise ValueError("model.fold is for images (model.dim=2)")
+        return self
+
+
+class Data(Named):
+    """The dataset and how it is fed; the other keys are options of ``segtrain/data/NAME.py``."""
+
+    name: str = Field("folder", description="a module of segtrain.data")
+    crop: Tuple[int, int] = Field((256, 256), description="height, width of a training crop")
+    augment: List[str] = Field(
+        ["scale(0.5, 2)", "flip", "color(0.2)"], description="in this order, as in augment.py"
+    )
+    workers: Union[Literal["auto"], int] = Field("auto", description="loader processes; 0: none")
+    mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
+    std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
+
+    @field_validator("crop")
+    @classmethod
+    def _positive(cls, crop: Tuple[int, int]) -> Tuple[int, int]:
+        if min(crop) < 1:
+            raise ValueError("height and width must be positive")
+        return crop
+
+
+class Train(Section):
+    """The optimisation."""
+
+    epochs: int = Field(40, ge=1, description="passes over the training split")
+    batch: int = Field(8, ge=1, description="images per step, over all devices")
+    lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; beta1 of adam and adamw")
+    weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")
+    schedule: Literal["poly", "cosine", "step"] = "poly"
+    warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
+    power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
+    milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
+    loss: Dict[str, float] = Field({"ce": 1.0}, description="weight of each loss of losses.py")
+    class_weights: Union[Literal["none", "median", "enet"], List[float]] = "none"
+    kvstore: Literal["device", "local", "nccl"] = Field("device", description="sum of gradients")
+    log_every: int = Field(10, ge=1, description="steps between readings of the loss")
+
+    @field_validator("milestones")
+    @classmethod
+    def _shares(cls, milestones: List[float]) -> List[float]:
+        if any(not 0 < m < 1 for m in milestones) or milestones != sorted(milestones):
+            raise ValueError("milestones are rising shares of the run, between 0 and 1")
+        return milestones
+
+
+class Eval(Section):
+    """The evaluations during training, and the policy that `segtrain eval` starts from."""
+
+    every: int = Field(1, ge=1, description="epochs between evaluations; the last one always is")
+    scales: List[float] = Field([1.0], description="sizes whose probabilities are averaged")
+    flip: bool = Field(False, description="average with the mirrored image")
+    window: Optional[int] = Field(None, ge=1, description="side of the sliding window; null: whole")
+    overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers")
+
+    @field_validator("scales")
+    @classmethod
+    def _some(cls, scales: List[float]) -> List[float]:
+        if not scales or min(scales) <= 0:
+            raise ValueError("scales are one or more positive numbers")
+        return scales
+
+
+class Config(Section):
+    """One run, whole: `segtrain train` is a function of this."""
+
+    seed: int = Field(0, ge=0, description="of the weights, the order and the augmentation")
+    model: Model = Model()
+    data: Data = Data()
+    train: Train = Train()
+    eval: Eval = Eval()
+
+    _origins: Dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def origin(self, key: str) -> str:
+        """Where the value of a dotted key comes from: a file, an override, or 'default'."""
+        return self._origins.get(key, "default")
+
+
+def load(path: Path, overrides: List[str] = []) -> Config:
+    """The config in the YAML file `path`, on top of its `base`, with ``a.b=c`` on top of both.
+
+    UserError for a missing or unreadable file, an unknown key, or a value out of range.
+    """
+    origins: Dict[str, str] = {}
+    values = _read(Path(path), (), origins)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"{override!r}: an override is KEY=VALUE, like train.lr=0.01")
+        _set(values, key.split("."), _parse(text, override))
+        origins[".".join(key.split(".")[:2])] = f"override {override}"
+    config = parse(values, str(path))
+    config._origins.update(origins)
+    return config
+
+
+def parse(values: Dict[str, Any], where: str = "config") -> Config:
+    """The config of nested dicts; UserError names `where`, the key and the nearest known ones."""
+    _check_keys(values, Config, "", where)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error)}") from None
+
+
+def dump(config: Config) -> str:
+    """The config as YAML, every value included, with where it comes from as a comment."""
+    lines = []
+    for name, value in config.model_dump(mode="json").items():
+        if not isinstance(value, dict):
+            lines.append(f"{name}: {_inline(value)}  # {config.origin(name)}")
+            continue
+        lines.append(f"{name}:")
+        for key, inner in value.items():
+            lines.append(f"  {key}: {_inline(inner)}  # {config.origin(f'{name}.{key}')}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(value: Any) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=float("inf"))
+    return text.replace("\n...\n", "").strip()
+
+
+def _read(path: Path, seen: Tuple[Path, ...], origins: Dict[str, str]) -> Dict[str, Any]:
+    """The values of a file on top of its base's; `origins` learns which file gave which key."""
+    if path.resolve() in seen:
+        raise UserError(f"{path}: 'base' leads back to this file")
+    values = _read_yaml(path)
+    base = values.pop("base", None)
+    if base is not None:
+        below = _read((path.parent / str(base)), (*seen, path.resolve()), origins)
+    for section, value in values.items():
+        keys = [f"{section}.{key}" for key in value] if isinstance(value, dict) else [str(section)]
+        origins.update(dict.fromkeys(keys, str(path)))
+    return values if base is None else _merge(below, values)
+
+
+def _read_yaml(path: Path) -> Dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no config {path}: give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"can't read the config {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a config is a mapping with keys like model, data and train")
+    return values
+
+
+def _merge(base: Dict[str, Any], over: Dict[str, Any]) -> Dict[str, Any]:
+    both = {k: _merge(base[k], v) for k, v in over.items() if _are_dicts(base.get(k), v)}
+    return {**base, **over, **both}
+
+
+def _are_dicts(a: Any, b: Any) -> bool:
+    return isinstance(a, dict) and isinstance(b, dict)
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{override!r}: the value is not YAML") from None
+
+
+def _set(values: Dict[str, Any], keys: List[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = values.get(key)
+        values[key] = dict(inner) if isinstance(inner, dict) else {}
+        values = values[key]
+    values[keys[-1]] = value
+
+
+def _check_keys(values: Dict[str, Any], section: type, prefix: str, where: str) -> None:
+    fields = section.model_fields  # type: ignore[attr-defined]
+    for key, value in values.items():
+        if key not in fields and section.model_config["extra"] == "forbid":  # type: ignore[attr-defined]
+            raise UserError(f"{where}: no key {prefix}{key}; {nearest(str(key), fields)}")
+        inner = fields[key].annotation if key in fields else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            _check_keys(value, inner, f"{prefix}{key}.", where)

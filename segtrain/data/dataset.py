@@ -1,0 +1,62 @@
+"""What a dataset is: classes, ids, and a pair of image and mask for each id."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from segtrain import plugins
+from segtrain.config import Data
+from segtrain.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+class Sample(NamedTuple):
+    """One image with its mask."""
+
+    image: np.ndarray  # (H, W, C) uint8, RGB where C is 3
+    mask: np.ndarray  # (H, W) uint8: class ids, or `ignore`
+
+
+class Dataset(Protocol):
+    """One split of a dataset: as many samples as ids, each read when asked for."""
+
+    classes: list[str]
+    ignore: int
+    ids: list[str]
+
+    def read(self, index: int) -> Sample:
+        """The `index`-th sample; UserError names the file that can't be used."""
+        ...
+
+    def name(self, index: int) -> str:
+        """The file of the `index`-th sample, as an error would name it."""
+        ...
+
+
+def open_split(data: Data, split: str) -> Dataset:
+    """The named split of a config's dataset; UserError where it is missing, empty or unpaired."""
+    build = plugins.find("data", data.name).build
+    options = plugins.options(build, data.options, "data", also=type(data).model_fields)
+    dataset: Dataset = build(split, **options)
+    if not dataset.ids:
+        raise UserError(f"the split {split!r} is empty: there is nothing to read")
+    return dataset
+
+
+def palette() -> np.ndarray:
+    """The colour of each id, (256, 3) uint8 RGB: Pascal VOC's, from the bits of the id."""
+    ids = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= (((ids >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def describe(classes: list[str], found: Any) -> str:
+    """The ids of an array as text, those with a class named: "0 (sky), 12"."""
+    named = dict(enumerate(classes))
+    return ", ".join(f"{i} ({named[i]})" if i in named else str(i) for i in found)

@@ -1,0 +1,212 @@
+"""Batches of augmented crops from worker processes, the same whatever the number of workers.
+
+Each sample is a function of (seed, epoch, index), and an epoch's order of (seed, epoch). Workers
+write into slots of an anonymous shared file, so that nothing is copied through a pipe and the
+size of /dev/shm is no limit.
+"""
+
+from __future__ import annotations
+
+import mmap
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import reduction
+from typing import Any, Iterator, NamedTuple, Sequence
+
+import cv2
+import numpy as np
+
+from segtrain.config import Data
+from segtrain.data.augment import Step, augment, parse
+from segtrain.data.dataset import Dataset
+from segtrain.errors import SegtrainError, UserError
+
+
+class Batch(NamedTuple):
+    """One batch; the arrays are valid until the next batch is asked for."""
+
+    images: np.ndarray  # (N, C, H, W) uint8
+    masks: np.ndarray  # (N, H, W) uint8, class ids or ignore
+    indices: list[int]
+
+
+class Recipe(NamedTuple):
+    """How a sample becomes a crop: all that a worker needs to know."""
+
+    dataset: Dataset
+    crop: tuple[int, int]
+    channels: int
+    steps: Sequence[Step]
+    seed: int
+
+    def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The crop of the sample in that epoch: (C, H, W) and (H, W)."""
+        rng = np.random.default_rng([self.seed, epoch, index])
+        sample = self.dataset.read(index)
+        if sample.image.shape[2] != self.channels:
+            raise UserError(
+                f"{self.dataset.name(index)} has {sample.image.shape[2]} channels, and the "
+                f"network takes {self.channels}: set model.in_channels"
+            )
+        image, mask = augment(sample, self.crop, self.steps, rng, self.dataset.ignore)
+        return image.transpose(2, 0, 1), mask
+
+
+class Slots:
+    """`count` batches of memory that worker processes share through an anonymous file."""
+
+    def __init__(
+        self, count: int, batch: int, image: tuple[int, ...], mask: tuple[int, ...], fd: int = -1
+    ):
+        self._layout = (count, batch, image, mask)
+        sizes = int(np.prod(image)), int(np.prod(mask))
+        total = count * batch * sum(sizes)
+        self._fd = fd
+        if fd < 0:
+            self._fd = os.memfd_create("segtrain-batches")
+            os.ftruncate(self._fd, total)
+        memory = np.frombuffer(mmap.mmap(self._fd, total), np.uint8)
+        split = count * batch * sizes[0]
+        self.images = memory[:split].reshape(count, batch, *image)
+        self.masks = memory[split:].reshape(count, batch, *mask)
+
+    def __reduce__(self) -> tuple:
+        return _attach, (*self._layout, reduction.DupFd(self._fd))
+
+    def close(self) -> None:
+        """Give the file's descriptor back; the memory goes when the arrays do."""
+        os.close(self._fd)
+
+
+def _attach(count: int, batch: int, image: tuple, mask: tuple, fd: Any) -> Slots:
+    return Slots(count, batch, image, mask, fd.detach())
+
+
+class Loader:
+    """The training batches of a dataset, epoch by epoch; the last one may be short.
+
+    workers: processes that prepare samples; 0 prepares them in this one. Use it as a context
+    manager: leaving it ends the workers.
+    """
+
+    def __init__(self, recipe: Recipe, batch: int, workers: int):
+        self._recipe, self._batch = recipe, batch
+        self._count = len(recipe.dataset.ids)
+        ahead = 3 if workers else 1
+        image = (recipe.channels, *recipe.crop)
+        self._slots = Slots(ahead, batch, image, recipe.crop)
+        self._pool: ProcessPoolExecutor | None = None
+        self._ahead = ahead
+        if workers:
+            self._pool = _start(workers, recipe, self._slots)
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=False)
+        self._slots.close()
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return -(-self._count // self._batch)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The order of the samples in an epoch: each index once."""
+        return np.random.default_rng([self._recipe.seed, epoch]).permutation(self._count)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch from the `start`-th on.
+
+        UserError names the file that can't be read; SegtrainError tells of a dead worker.
+        """
+        order = self.order(epoch)
+        parts = [order[i : i + self._batch] for i in range(0, len(order), self._batch)][start:]
+        waiting: deque[tuple[int, list[int], list[Future]]] = deque()
+        try:
+            for number, part in enumerate(parts):
+                slot, indices = number % self._ahead, part.tolist()
+                if len(waiting) == self._ahead:
+                    yield self._finish(*waiting.popleft())
+                waiting.append((slot, indices, self._submit(slot, epoch, indices)))
+            while waiting:
+                yield self._finish(*waiting.popleft())
+        finally:  # an epoch that is left early must not write into the next one's slots
+            wait([future for _, _, futures in waiting for future in futures])
+
+    def _submit(self, slot: int, epoch: int, indices: list[int]) -> list[Future]:
+        if self._pool is None:
+            for row, index in enumerate(indices):
+                _fill(self._recipe, self._slots, slot, row, epoch, index)
+            return []
+        try:
+            return [self._pool.submit(_work, slot, row, epoch, i) for row, i in enumerate(indices)]
+        except BrokenProcessPool:
+            raise _dead() from None
+
+    def _finish(self, slot: int, indices: list[int], futures: list[Future]) -> Batch:
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool:
+            raise _dead() from None
+        count = len(indices)
+        return Batch(self._slots.images[slot, :count], self._slots.masks[slot, :count], indices)
+
+
+def open_loader(
+    dataset: Dataset, data: Data, channels: int, batch: int, seed: int, workers: int
+) -> Loader:
+    """The loader of a config's training split."""
+    recipe = Recipe(dataset, data.crop, channels, parse(data.augment), seed)
+    return Loader(recipe, batch, workers)
+
+
+# ---- in the worker processes
+
+_shared: tuple[Recipe, Slots]
+
+
+def _start(workers: int, recipe: Recipe, slots: Slots) -> ProcessPoolExecutor:
+    """A pool whose processes come from a clean server process, not from a fork of this one."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(recipe, slots))
+
+
+def _begin(recipe: Recipe, slots: Slots) -> None:
+    global _shared
+    _shared = recipe, slots
+    cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process within a second of its parent's end, even if that was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(slot: int, row: int, epoch: int, index: int) -> None:
+    _fill(*_shared, slot, row, epoch, index)
+
+
+def _fill(recipe: Recipe, slots: Slots, slot: int, row: int, epoch: int, index: int) -> None:
+    slots.images[slot, row], slots.masks[slot, row] = recipe.make(epoch, index)
+
+
+def _dead() -> SegtrainError:
+    return SegtrainError(
+        "a loader process was killed, most often for want of memory: "
+        "set data.workers lower (0 for none), and go on with --resume"
+    )

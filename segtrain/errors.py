@@ -1,0 +1,33 @@
+"""The errors that end a command with one clear line, and its exit code."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Iterable
+
+
+class SegtrainError(Exception):
+    """A failure that is reported as one line: a check that failed, a worker that died."""
+
+    exit_code = 1
+
+
+class UserError(SegtrainError):
+    """Something the user can mend: says what is wrong, where, and what to type."""
+
+    exit_code = 2
+
+
+class Stopped(SegtrainError):
+    """The run was asked to stop (Ctrl-C, SIGTERM), and has saved itself."""
+
+    exit_code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of `name`, which is none of `known`: those that look like it, or all."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(close) + "?"
+    return "there are " + (", ".join(known) or "none")

@@ -1,0 +1,159 @@
+"""Export: a run as a bundle of symbol, parameters and everything else that inference needs.
+
+The bundle is proved before it appears: its own ``infer.py`` runs in a fresh process, and its
+masks must be the run's own, pixel for pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mxnet as mx
+import numpy as np
+
+import segtrain
+from segtrain import infer
+from segtrain.data import shapes
+from segtrain.data.dataset import open_split
+from segtrain.data.files import read_mask
+from segtrain.errors import SegtrainError, UserError
+from segtrain.trained import Trained, open_trained
+
+SCHEMA = 1
+ODD, SMALL = (333, 517), (32, 32)  # height, width
+
+
+def export(run: Path, out: Path) -> dict[str, Any]:
+    """Write the bundle of a run's best checkpoint to the new folder `out`; returns its parity.
+
+    UserError where `out` is taken; SegtrainError, and no bundle, where it disagrees with the run.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists: give another --out")
+    trained = open_trained(run, "cpu")
+    if trained.config is None:
+        raise UserError(f"{run} is a bundle already; export takes the run folder that it came from")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        _write(trained, aside)
+        parity = check(trained, aside)
+        infer.write(aside / "parity.json", json.dumps(parity, indent=1).encode())
+        if not parity["passed"]:
+            raise SegtrainError(
+                f"the exported network disagrees with the run: {parity['differing_pixels']} of "
+                f"{parity['pixels']} pixels differ; no bundle was written"
+            )
+        aside.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        os.rename(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return parity
+
+
+def _write(trained: Trained, folder: Path) -> None:
+    """The bundle's files, but for parity.json."""
+    trained.net.export(str(folder / "model"), epoch=0)
+    shutil.copyfile(infer.__file__, folder / "infer.py")
+    files = ("model-symbol.json", "model-0000.params", "infer.py")
+    about = {
+        "schema": SCHEMA,
+        "segtrain": segtrain.__version__,
+        "mxnet": mx.__version__,
+        "input": {
+            "name": "data",
+            "layout": "NCHW",
+            "dtype": "uint8 or float32",
+            "values": "raw pixels, 0 to 255: the network normalises them itself",
+            "channels": "RGB",
+            "sides": "multiples of stride; infer.py pads and crops back",
+        },
+        "output": {"layout": "NCHW", "values": "class scores (logits), the input's size"},
+        "stride": trained.stride,
+        "classes": trained.classes,
+        "ignore": trained.ignore,
+        "palette": trained.palette.tolist(),
+        "score": trained.score,
+        "sha256": {f: hashlib.sha256((folder / f).read_bytes()).hexdigest() for f in files},
+    }
+    infer.write(folder / "model.json", json.dumps(about).encode())
+
+
+def check(trained: Trained, bundle: Path) -> dict[str, Any]:
+    """Compare a bundle, run by its own infer.py in a fresh process, with the trained network.
+
+    On real validation images at three sizes (on synthetic ones where the dataset is gone): the
+    image's own, an odd one and a small one. Passes where every pixel has the same class.
+    """
+    images, source = _images(trained)
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        given, made = Path(home) / "images", Path(home) / "masks"
+        for name, image in images.items():
+            picture = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+            infer.write(given / f"{name}.png", picture)
+        _run(bundle / "infer.py", given, made)
+        for name, image in images.items():
+            rows.append(_compare(trained, image, made / name))
+    differing, pixels = (sum(row[key] for row in rows) for key in ("differing_pixels", "pixels"))
+    return {
+        "format": "mxnet",
+        "passed": differing == 0,
+        "bar": "the same class at every pixel",
+        "images_from": source,
+        "pixels": pixels,
+        "differing_pixels": differing,
+        "equal_argmax": 1 - differing / pixels,
+        "max_abs_difference": max(row["max_abs_difference"] for row in rows),
+        "images": rows,
+    }
+
+
+def _run(script: Path, images: Path, out: Path) -> None:
+    command = [sys.executable, str(script), str(images), "--out", str(out), "--scores"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SegtrainError(f"the bundle's infer.py failed ({last}); no bundle was written")
+
+
+def _compare(trained: Trained, image: np.ndarray, made: Path) -> dict[str, Any]:
+    predictor = trained.predictor()
+    difference = np.abs(np.load(f"{made}.npy") - predictor.scores(image))
+    differs = read_mask(Path(f"{made}.png")) != predictor.mask(image)
+    return {
+        "height": image.shape[0],
+        "width": image.shape[1],
+        "pixels": int(differs.size),
+        "differing_pixels": int(differs.sum()),
+        "max_abs_difference": float(difference.max()),
+        "mean_abs_difference": float(difference.mean()),
+    }
+
+
+def _images(trained: Trained) -> tuple[dict[str, np.ndarray], str]:
+    """Three images (H, W, 3), and where they are from."""
+    assert trained.config is not None
+    try:
+        dataset, source = open_split(trained.config.data, "val"), "the validation split"
+    except UserError as error:
+        dataset, source = shapes.build("val", size=(360, 480), val=3), f"synthetic shapes ({error})"
+    last = len(dataset.ids) - 1
+    images = [dataset.read(min(i, last)).image for i in range(3)]
+    sizes = [images[0].shape[:2], ODD, SMALL]
+    names = [f"{height}x{width}" for height, width in sizes]
+    return {
+        f"{i}-{name}": cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        for i, (name, image, (height, width)) in enumerate(zip(names, images, sizes))
+    }, source

@@ -1,0 +1,267 @@
+"""Images to masks with an exported bundle: needs only mxnet, numpy and opencv.
+
+This file is both `segtrain predict`'s inside and the ``infer.py`` of every bundle:
+
+    python infer.py photo.jpg folder/ 'more/*.png' --out masks
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+
+import cv2
+import numpy as np
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+
+
+class InputError(Exception):
+    """An input that can't be used; its text says which and why."""
+
+
+class Policy(NamedTuple):
+    """How an image goes through the network.
+
+    scales: sizes whose probabilities are averaged; flip: with the mirrored image too; window:
+    side of a sliding window, None for the whole image at once; overlap: share of a window that
+    the next one covers.
+    """
+
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+    window: int | None = None
+    overlap: float = 0.5
+
+    @property
+    def plain(self) -> bool:
+        return tuple(self.scales) == (1.0,) and not self.flip and not self.window
+
+
+class Predictor:
+    """A network with what it needs to turn an image of any size into a mask of that size.
+
+    `forward` takes raw pixels (N, C, H, W) as an MXNet array, H and W multiples of `stride`,
+    and gives scores (N, classes, H, W).
+    """
+
+    def __init__(self, forward: Callable, stride: int, context, policy: Policy = Policy()):
+        self._forward, self._stride, self._context = forward, stride, context
+        self._policy = policy
+
+    def mask(self, image: np.ndarray) -> np.ndarray:
+        """The class ids (H, W) uint8 of an image (H, W, C) uint8."""
+        if not self._policy.plain:
+            return self.probabilities(image).argmax(axis=0).astype(np.uint8)
+        scores = self._run(image)
+        return scores.argmax(axis=1).astype("uint8").asnumpy()[0, : image.shape[0], : image.shape[1]]
+
+    def scores(self, image: np.ndarray) -> np.ndarray:
+        """The network's raw scores of the whole image, (classes, H, W) float32."""
+        return self._run(image).asnumpy()[0, :, : image.shape[0], : image.shape[1]]
+
+    def probabilities(self, image: np.ndarray) -> np.ndarray:
+        """The class probabilities (classes, H, W) float32, averaged as the policy says."""
+        views = [(scale, flip) for scale in self._policy.scales for flip in (False, True)]
+        views = [view for view in views if self._policy.flip or not view[1]]
+        return sum(self._view(image, *view) for view in views) / len(views)
+
+    def _view(self, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
+        height, width = image.shape[:2]
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        view = image if scale == 1 else cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+        view = view.reshape(*view.shape[:2], -1)
+        found = self._tiled(view[:, ::-1] if flip else view)
+        found = found[:, :, ::-1] if flip else found
+        if found.shape[1:] == (height, width):
+            return found
+        return np.stack([cv2.resize(plane, (width, height)) for plane in found])
+
+    def _tiled(self, image: np.ndarray) -> np.ndarray:
+        """Probabilities from overlapping windows under a Gaussian weight, summed on the host."""
+        if not self._policy.window or self._policy.window >= max(image.shape[:2]):
+            return self._softmax(image)
+        side = self._policy.window
+        weight = gaussian(side)
+        total: np.ndarray | None = None
+        for rows in spans(image.shape[0], side, self._policy.overlap):
+            for columns in spans(image.shape[1], side, self._policy.overlap):
+                found = self._softmax(image[rows, columns])
+                if total is None:
+                    total = np.zeros((len(found), *image.shape[:2]), np.float32)
+                total[:, rows, columns] += found * weight[: found.shape[1], : found.shape[2]]
+        assert total is not None
+        return total / total.sum(axis=0)
+
+    def _softmax(self, image: np.ndarray) -> np.ndarray:
+        found = self._run(image).softmax(axis=1).asnumpy()
+        return found[0, :, : image.shape[0], : image.shape[1]]
+
+    def _run(self, image: np.ndarray):
+        import mxnet as mx
+
+        padded = pad(image, self._stride).transpose(2, 0, 1)[None]
+        return self._forward(mx.nd.array(padded, ctx=self._context, dtype="uint8"))
+
+
+def pad(image: np.ndarray, stride: int) -> np.ndarray:
+    """The image (H, W, C), mirrored at its lower and right border up to multiples of `stride`."""
+    height, width = image.shape[:2]
+    below, right = -height % stride, -width % stride
+    if not below and not right:
+        return image
+    wide = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
+    return wide.reshape(height + below, width + right, -1)
+
+
+def spans(length: int, side: int, overlap: float) -> list[slice]:
+    """Windows of `side` that cover `length`, evenly spread, overlapping at least as asked."""
+    if side >= length:
+        return [slice(0, length)]
+    count = 1 + -int(-(length - side) // max(1, side * (1 - overlap)))
+    return [slice(int(s), int(s) + side) for s in np.linspace(0, length - side, count).round()]
+
+
+def gaussian(side: int) -> np.ndarray:
+    """Weights (side, side) that fall off towards a window's border, sigma side / 8."""
+    line = np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 8)) ** 2)
+    return np.maximum(np.outer(line, line), 1e-3).astype(np.float32)
+
+
+# ---- files
+
+
+def decode(content: bytes) -> np.ndarray | None:
+    """A file's content as (H, W, 3) uint8 RGB, EXIF orientation applied; None if it is damaged."""
+    pixels = np.frombuffer(content, np.uint8)
+    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if len(pixels) else None
+    cut = content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]
+    return None if image is None or cut else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read(path: Path) -> np.ndarray:
+    """An image file as (H, W, 3) uint8 RGB; InputError if it can't be read or decoded."""
+    try:
+        image = decode(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if image is None:
+        raise InputError(f"{path}: not an image that can be decoded (damaged or truncated?)")
+    return image
+
+
+def encode(mask: np.ndarray, palette: np.ndarray) -> bytes:
+    """A mask (H, W) uint8 as a palette PNG: the pixels are class ids, shown in their colours."""
+    height, width = mask.shape
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), mask], axis=1)  # filter byte 0: none
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.astype(np.uint8).tobytes()),
+        (b"IDAT", zlib.compress(rows.tobytes(), 6)),
+        (b"IEND", b""),
+    ]
+    framed = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> bytes:
+    """The image (H, W, 3) RGB with each class's colour half over it, as a PNG."""
+    mixed = cv2.addWeighted(image, 0.5, palette[mask].astype(np.uint8), 0.5, 0)
+    return cv2.imencode(".png", cv2.cvtColor(mixed, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file aside and rename it, so that it is never there in part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_bytes(content)
+        os.replace(aside, path)
+    finally:
+        if aside.exists():
+            aside.unlink()
+
+
+def find(inputs: Iterable[str]) -> dict[str, Path]:
+    """The image files among files, folders and globs, by the name that their masks get.
+
+    A folder's files keep their place in it. InputError for an input that is missing or empty,
+    and for two that would get one name.
+    """
+    found: dict[str, Path] = {}
+    for name, path in _listed(inputs):
+        if found.get(name, path) != path:
+            raise InputError(f"{found[name]} and {path} would both be written as {name}.png")
+        found[name] = path
+    return found
+
+
+def _listed(inputs: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    for text in inputs:
+        path = Path(text)
+        if path.is_dir():
+            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS]
+            pairs = [(f.relative_to(path).with_suffix("").as_posix(), f) for f in files]
+        elif path.is_file():
+            pairs = [(path.stem, path)]
+        else:
+            files = [Path(f) for f in sorted(glob.glob(text, recursive=True))]
+            pairs = [(f.stem, f) for f in files if f.suffix.lower() in ENDINGS]
+        if not pairs:
+            raise InputError(f"{text}: no image there ({', '.join(sorted(ENDINGS))})")
+        yield from pairs
+
+
+# ---- the bundle
+
+
+def load(bundle: Path, context) -> tuple[Callable, dict]:
+    """A bundle's network and its ``model.json``."""
+    import mxnet as mx
+
+    about = json.loads((bundle / "model.json").read_text())
+    symbol, parameters = (str(bundle / name) for name in ("model-symbol.json", "model-0000.params"))
+    net = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters, ctx=context)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net, about
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Images to masks of the same size.")
+    parser.add_argument("input", nargs="+", help="files, folders or globs")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the masks")
+    parser.add_argument("--gpu", type=int, metavar="N", help="run on this GPU; the CPU by default")
+    parser.add_argument("--overlay", action="store_true", help="write the masks over the images too")
+    parser.add_argument("--scores", action="store_true", help="write the raw scores too, as .npy")
+    options = parser.parse_args(arguments)
+    import mxnet as mx
+
+    context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)
+    net, about = load(Path(__file__).resolve().parent, context)
+    predictor = Predictor(net, about["stride"], context)
+    palette = np.array(about["palette"], np.uint8)
+    try:
+        for name, path in find(options.input).items():
+            image = read(path)
+            mask = predictor.mask(image)
+            write(options.out / f"{name}.png", encode(mask, palette))
+            if options.overlay:
+                write(options.out / "overlays" / f"{name}.png", overlay(image, mask, palette))
+            if options.scores:
+                np.save(options.out / f"{name}.npy", predictor.scores(image))
+    except (InputError, OSError) as error:
+        sys.exit(f"infer.py: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
+
+from segtrain.layers.blocks import Blocks, Fold, Normalize, Unfold
+from segtrain.layers.chain import Chain, Concat, Each, From, Sum, Take
+from segtrain.layers.streams import Column, Decoder, Encoder, Skips
+
+__all__ = [
+    "Blocks",
+    "Chain",
+    "Column",
+    "Concat",
+    "Decoder",
+    "Each",
+    "Encoder",
+    "Fold",
+    "From",
+    "Normalize",
+    "Skips",
+    "Sum",
+    "Take",
+    "Unfold",
+]

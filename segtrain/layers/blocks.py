@@ -1,0 +1,214 @@
+"""The parts that networks are made of, in one or two dimensions and with one choice of norm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Sequence
+
+from mxnet.gluon import HybridBlock, contrib, nn
+
+from segtrain.layers.chain import Chain, Sum
+
+NORMS = ("batch", "sync", "group", "none")
+UPSAMPLINGS = ("deconv", "bilinear", "nearest")
+
+
+class Normalize(HybridBlock):
+    """Pixels as they are stored (N, C, ...), of any type, to float32 ``(x - mean) / std``."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], dim: int = 2):
+        super().__init__()
+        shape = (1, len(mean), *[1] * dim)
+        self.mean = self.params.get_constant("mean", _column(mean, shape))
+        self.scale = self.params.get_constant("scale", _column([1 / s for s in std], shape))
+
+    def hybrid_forward(self, F, x, mean, scale):
+        return F.broadcast_mul(F.broadcast_sub(F.cast(x, "float32"), mean), scale)
+
+
+def _column(values: Sequence[float], shape: tuple):
+    from mxnet import nd
+
+    return nd.array(values, dtype="float32").reshape(shape)
+
+
+class Fold(HybridBlock):
+    """Each square of `factor` pixels into channels: (N, C, H, W) to (N, C f f, H / f, W / f)."""
+
+    def __init__(self, factor: int):
+        super().__init__()
+        self._factor = factor
+
+    def hybrid_forward(self, F, x):
+        return F.space_to_depth(x, self._factor)
+
+
+class Unfold(Fold):
+    """The inverse of `Fold`: the sub-pixel layer of Shi et al. 2016, section 3.2."""
+
+    def hybrid_forward(self, F, x):
+        return F.depth_to_space(x, self._factor)
+
+
+class BatchNorm1D(nn.BatchNorm):
+    """Batch norm of (N, C, L), run as (N, C, 1, L).
+
+    MXNet 1.9.1's oneDNN kernel dies on the 3-D form in training ("Check failed: !is_view").
+    """
+
+    def hybrid_forward(self, F, x, **params):
+        y = super().hybrid_forward(F, F.expand_dims(x, axis=2), **params)
+        return F.squeeze(y, axis=2)
+
+
+class GroupNorm(HybridBlock):
+    """Group norm with a scale and shift per channel (Wu & He 2018, section 3).
+
+    Gluon's own has one per group. Eight groups, or as many as divide `width`.
+    """
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self._groups = gcd(width, 8)
+        self._shape = (1, -1, *[1] * dim)
+        self.gamma = self.params.get("gamma", shape=(width,), init="ones")
+        self.beta = self.params.get("beta", shape=(width,), init="zeros")
+        self.unit = self.params.get_constant("unit", [1.0] * self._groups)
+        self.zero = self.params.get_constant("zero", [0.0] * self._groups)
+
+    def hybrid_forward(self, F, x, gamma, beta, unit, zero):
+        x = F.GroupNorm(x, unit, zero, num_groups=self._groups)
+        gamma, beta = (F.reshape(p, self._shape) for p in (gamma, beta))
+        return F.broadcast_add(F.broadcast_mul(x, gamma), beta)
+
+
+class Resize(HybridBlock):
+    """Twice the size by interpolation: 'bilinear' (corners aligned; linear in 1-D) or 'nearest'."""
+
+    def __init__(self, how: str, dim: int):
+        super().__init__()
+        self._how, self._dim = how, dim
+
+    def hybrid_forward(self, F, x):
+        if self._how == "nearest":
+            return F.repeat(x, 2, axis=2) if self._dim == 1 else _nearest(F, x)
+        if self._dim == 2:
+            return F.contrib.BilinearResize2D(x, scale_height=2, scale_width=2)
+        x = F.expand_dims(x, axis=2)
+        return F.squeeze(F.contrib.BilinearResize2D(x, scale_height=1, scale_width=2), axis=2)
+
+
+def _nearest(F, x):
+    return F.UpSampling(x, scale=2, sample_type="nearest")
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """One network's choice of parts; each method makes a new block of (N, C, H, W) or (N, C, L).
+
+    norm: 'batch', 'sync' (over `devices`), 'group' or 'none'; upsampling: 'deconv', 'bilinear'
+    or 'nearest'; pre: norm and ReLU come before each convolution (He et al. 2016b) instead of
+    after it; bias: by default only where no norm follows.
+    """
+
+    dim: int = 2
+    norm: str = "batch"
+    upsampling: str = "deconv"
+    pre: bool = False
+    bias: bool | None = None
+    devices: int = 1
+
+    def __post_init__(self) -> None:
+        for value, known in ((self.norm, NORMS), (self.upsampling, UPSAMPLINGS), (self.dim, (1, 2))):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(map(str, known))}")
+
+    def conv(self, width: int, kernel: int = 3, stride: int = 1, from_width: int = 0) -> Chain:
+        """Convolution, norm, ReLU, the size kept (or divided by `stride`, rounded up).
+
+        `pre` makes it norm, ReLU, convolution; its norm needs to be told `from_width`.
+        """
+        if self.pre:
+            plain = self.plain_conv(width, kernel, stride)
+            return Chain(*self.norms(from_width or width), self.relu(), plain)
+        return Chain(*self._unit(width, kernel, stride), self.relu())
+
+    def convs(self, width: int, units: int = 2) -> Chain:
+        """`units` 3x3 convolutions, each with norm and ReLU."""
+        return Chain(*[self.conv(width) for _ in range(units)])
+
+    def residual(self, width: int, from_width: int, units: int = 2, stride: int = 1) -> Chain:
+        """`units` convolutions around which the input is added.
+
+        ReLU(F(x) + x) (He et al. 2016a, section 3.2), or x + F(x) where `pre`. Where the shape
+        changes (another width or a stride) the input is projected by a 1x1 convolution.
+        """
+        first = self.conv(width, stride=stride, from_width=from_width)
+        if self.pre:
+            path = [first, *[self.conv(width) for _ in range(units - 1)]]
+            last = []
+        else:
+            path = [first, *[self.conv(width) for _ in range(units - 2)]]
+            path = [*path, *self._unit(width)] if units > 1 else self._unit(width, stride=stride)
+            last = [self.relu()]
+        same = from_width == width and stride == 1
+        return Chain(
+            ("shortcut", Chain()),
+            *path,
+            Sum("shortcut", through=None if same else self._projection(width, stride)),
+            *last,
+        )
+
+    def pool(self) -> HybridBlock:
+        """Half the size by 2x2 max pooling; an odd size is rounded up."""
+        pool = nn.MaxPool1D if self.dim == 1 else nn.MaxPool2D
+        return pool(2, 2, ceil_mode=True)
+
+    def up(self, width: int) -> HybridBlock:
+        """Twice the size, `width` channels: 2x2 transposed convolution, or resize and 3x3 conv."""
+        if self.upsampling != "deconv":
+            return Chain(Resize(self.upsampling, self.dim), self.plain_conv(width, 3))
+        return self.deconv(width, kernel=2)
+
+    def deconv(self, width: int, kernel: int, stride: int = 2) -> HybridBlock:
+        """Transposed convolution to exactly `stride` times the size."""
+        deconv = nn.Conv1DTranspose if self.dim == 1 else nn.Conv2DTranspose
+        pad = (kernel - stride + 1) // 2
+        extra = 2 * pad - (kernel - stride)
+        return deconv(width, kernel, stride, pad, extra)
+
+    def head(self, classes: int) -> HybridBlock:
+        """The class scores: a 1x1 convolution with bias."""
+        return self.plain_conv(classes, 1, bias=True)
+
+    def plain_conv(
+        self, width: int, kernel: int = 3, stride: int = 1, bias: bool | None = None
+    ) -> HybridBlock:
+        """A convolution alone, the size kept (or divided by `stride`, rounded up)."""
+        conv = nn.Conv1D if self.dim == 1 else nn.Conv2D
+        default = self.norm == "none" or self.pre if self.bias is None else self.bias
+        use_bias = default if bias is None else bias
+        return conv(width, kernel, stride, padding=kernel // 2, use_bias=use_bias)
+
+    def norms(self, width: int) -> list[HybridBlock]:
+        """The norm of `width` channels, as a list: empty where there is none."""
+        if self.norm == "none":
+            return []
+        if self.norm == "group":
+            return [GroupNorm(width, self.dim)]
+        if self.norm == "sync" and self.devices > 1:
+            if self.dim == 1:
+                raise ValueError("norm 'sync' works on images only; use 'batch' or 'group' in 1-D")
+            return [contrib.nn.SyncBatchNorm(num_devices=self.devices)]
+        return [BatchNorm1D() if self.dim == 1 else nn.BatchNorm()]
+
+    def relu(self) -> HybridBlock:
+        """max(0, x)."""
+        return nn.Activation("relu")
+
+    def _unit(self, width: int, kernel: int = 3, stride: int = 1) -> list[HybridBlock]:
+        return [self.plain_conv(width, kernel, stride), *self.norms(width)]
+
+    def _projection(self, width: int, stride: int) -> HybridBlock:
+        return self.plain_conv(width, 1, stride) if self.pre else Chain(*self._unit(width, 1, stride))

@@ -1,0 +1,82 @@
+"""Networks by name: the model's own ``build`` behind the normalisation of raw pixels."""
+
+from __future__ import annotations
+
+from contextlib import redirect_stdout
+from typing import Sequence
+
+import mxnet as mx
+
+from segtrain import plugins
+from segtrain.config import Model
+from segtrain.errors import UserError
+from segtrain.layers import Blocks, Chain, Fold, Normalize, Unfold
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+def network(
+    model: Model,
+    classes: int,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    devices: int = 1,
+) -> Chain:
+    """The network of a config, from raw pixels (N, C, H, W) to class scores (N, classes, H, W).
+
+    `mean` and `std` are of the raw values, per channel: ImageNet's by default for three
+    channels, 127.5 and 64 for other counts. Parameter names depend on nothing else that was
+    built in the process. UserError for a model or option that doesn't exist.
+    """
+    build = plugins.find("models", model.name).build
+    options = plugins.options(build, model.options, "model", also=type(model).model_fields)
+    mean, std = _statistics(model.in_channels, mean, std)
+    with mx.name.NameManager():
+        try:
+            blocks = Blocks(model.dim, model.norm, model.up, devices=devices)
+            normalize = Normalize(mean, std, model.dim)
+            if model.fold == 1:
+                return Chain(normalize, build(classes, blocks, **options))
+            folded = build(classes * model.fold**2, blocks, **options)
+            return Chain(normalize, Fold(model.fold), folded, Unfold(model.fold))
+        except ValueError as error:
+            raise UserError(f"model: {error}") from None
+
+
+def initialize(net: Chain, model: Model, contexts: list, seed: int) -> None:
+    """Weights after He et al. 2015, the same for a seed whatever the devices."""
+    mx.random.seed(seed)
+    net.initialize(mx.init.MSRAPrelu(slope=0), ctx=contexts)
+    side = stride(net, model)
+    shape = (1, model.in_channels, *[side] * model.dim)
+    for context in contexts:
+        net(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
+
+
+def stride(net: Chain, model: Model) -> int:
+    """The number of which an input's sides must be multiples, found by shape inference."""
+    scores = net(mx.sym.var("data"))
+    for side in (2**k for k in range(9)):
+        shape = (1, model.in_channels, *[3 * side] * model.dim)
+        try:
+            with redirect_stdout(None):  # MXNet prints the shapes that don't fit
+                _, outputs, _ = scores.infer_shape(data=shape)
+        except mx.MXNetError:
+            continue
+        if outputs[0][2:] == shape[2:]:
+            return side
+    raise UserError(f"model {model.name}: no input side up to 768 gives scores of the same size")
+
+
+def _statistics(
+    channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Sequence[float], Sequence[float]]:
+    rgb = channels == 3
+    mean = mean if mean is not None else IMAGENET_MEAN if rgb else [127.5] * channels
+    std = std if std is not None else IMAGENET_STD if rgb else [64.0] * channels
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) != channels:
+            raise UserError(f"data.{name} has {len(values)} values for {channels} channels")
+    if min(std) <= 0:
+        raise UserError("data.std: each value must be positive")
+    return mean, std

@@ -1,0 +1,44 @@
+"""The mix of a U-Net and a GridNet: encoder A, skip paths B, decoder C, each a block of its own."""
+
+from __future__ import annotations
+
+from typing import Literal, Tuple
+
+from segtrain.layers import Blocks, Chain, Column, Decoder, Encoder, Skips
+
+
+def build(
+    classes: int,
+    blocks: Blocks,
+    *,
+    widths: Tuple[int, ...] = (32, 64, 128, 256),
+    columns: int = 1,
+    merge: Literal["concat", "sum"] = "concat",
+    skip: Literal["identity", "conv", "residual"] = "residual",
+    skip_depth: int = 1,
+    units: int = 2,
+) -> Chain:
+    """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
+
+    A, the encoder: a U-Net's, then `columns` down columns of a GridNet; B, the skip paths:
+    `skip_depth` blocks of the kind `skip` per row; C: a U-Net's decoder. widths: channels per
+    row, finest first.
+    """
+
+    def lateral(i: int) -> Chain:
+        return blocks.residual(widths[i], widths[i])
+
+    def downwards(i: int) -> Chain:
+        return blocks.conv(widths[i], stride=2)
+
+    a = Chain(
+        Encoder(
+            len(widths),
+            unit=lambda i: blocks.convs(widths[i], units),
+            down=lambda i: blocks.pool(),
+        ),
+        *[Column(len(widths), lateral, downwards, "down") for _ in range(columns)],
+    )
+    b = Skips(widths, blocks, skip, skip_depth)
+    c = Decoder(widths, blocks, unit=lambda i: blocks.convs(widths[i], units), merge=merge)
+    return Chain(a, b, c, blocks.head(classes))

@@ -1,0 +1,182 @@
+"""The run folder: files that appear whole or not at all, checkpoints, and the lock on both."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Dict, Mapping
+
+import mxnet as mx
+
+from segtrain.config import Config, load
+from segtrain.errors import SegtrainError, UserError
+
+Arrays = Dict[str, mx.nd.NDArray]
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file aside, flush it to the disk, rename it: it is whole, or as it was before."""
+    data = content.encode() if isinstance(content, str) else content
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    _sync(path.parent)
+
+
+def pack(arrays: Arrays) -> bytes:
+    """Arrays as the content of an MXNet ``.params`` file.
+
+    Through memory, because MXNet doesn't notice that a disk is full when it closes a file.
+    """
+    fd = os.memfd_create("segtrain-params")
+    try:
+        mx.nd.save(f"/proc/self/fd/{fd}", arrays)
+        with open(fd, "rb", closefd=False) as file:
+            file.seek(0)
+            return file.read()
+    finally:
+        os.close(fd)
+
+
+class Run:
+    """A run folder that exists; `open` finds one and `create` makes one."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """The run in the folder `path`; UserError where it isn't one."""
+        if not (path / "config.yaml").is_file():
+            what = "isn't a run folder: it has no config.yaml" if path.exists() else "doesn't exist"
+            raise UserError(f"{path} {what}; give a folder that `segtrain train` made")
+        return cls(path)
+
+    @classmethod
+    def create(cls, path: Path) -> Run:
+        """A new, empty run folder; UserError where there is something already."""
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"{path} exists: add --resume to go on with it, or give another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    def config(self) -> Config:
+        """The effective config of the run."""
+        return load(self.path / "config.yaml")
+
+    def lock(self) -> int:
+        """Keep other processes off this folder until the descriptor returned is closed."""
+        fd = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise UserError(f"{self.path}: another process is training in this folder") from None
+        return fd
+
+    def log(self, line: str) -> None:
+        """Append a line to log.txt."""
+        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def write_history(self, rows: list[dict[str, Any]]) -> None:
+        """history.csv: a row per epoch."""
+        text = io.StringIO()
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        table = csv.DictWriter(text, columns, lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+        write(self.path / "history.csv", text.getvalue())
+
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of history.csv so far, from the last checkpoint."""
+        return self.load("last", ())[1]["history"]
+
+    def best(self) -> dict[str, Any]:
+        """The best score so far and its epoch."""
+        return self.load("best", ())[1]["best"]
+
+    # ---- checkpoints
+
+    def save(self, name: str, arrays: Mapping[str, Arrays], state: dict[str, Any]) -> None:
+        """Write the checkpoint `name`: a ``.params`` file per entry of `arrays`, and state.json.
+
+        The folder is written aside and takes the place of the old one by two renames; the old
+        one stays as ``NAME.previous``, from which `load` goes on if it must.
+        """
+        home = self.path / "checkpoints"
+        aside, target, previous = (home / n for n in (f".{name}.new", name, f"{name}.previous"))
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        sums = {}
+        for file, content in arrays.items():
+            data = pack(content)
+            write(aside / f"{file}.params", data)
+            sums[f"{file}.params"] = hashlib.sha256(data).hexdigest()
+        write(aside / "state.json", json.dumps({**state, "sha256": sums}, indent=1))
+        if target.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.rename(target, previous)
+        os.rename(aside, target)
+        _sync(home)
+
+    def load(self, name: str, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """The arrays and the state of the checkpoint `name`, checked against their checksums.
+
+        Falls back to the one before it, with a line in the log, where it is damaged.
+        """
+        home = self.path / "checkpoints"
+        problems = []
+        for folder in (home / name, home / f"{name}.previous"):
+            if not folder.is_dir():
+                continue
+            try:
+                found = _read(folder, files)
+            except (OSError, ValueError, KeyError, mx.MXNetError) as error:
+                problems.append(f"{folder} is damaged: {' '.join(str(error).split())[:200]}")
+                continue
+            for problem in problems:
+                self.log(f"{problem}; using {folder}")
+            return found
+        raise UserError(problems[0] if problems else f"{home / name}: there is no checkpoint")
+
+
+def _read(folder: Path, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:
+    state = json.loads((folder / "state.json").read_text())
+    arrays = {}
+    for file in files:
+        data = (folder / f"{file}.params").read_bytes()
+        if hashlib.sha256(data).hexdigest() != state["sha256"][f"{file}.params"]:
+            raise ValueError(f"{file}.params doesn't match its checksum")
+        arrays[file] = mx.nd.load_frombuffer(data)
+    return arrays, state
+
+
+def put(net: Any, arrays: Arrays) -> None:
+    """Set a network's parameters from arrays by their structural names; all must be there."""
+    parameters = net._collect_params_with_prefix()
+    wrong = sorted(set(parameters) ^ set(arrays))
+    if wrong:
+        raise SegtrainError(f"the checkpoint is of another network: {wrong[0]} isn't in both")
+    for name, parameter in parameters.items():
+        parameter.set_data(arrays[name])
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

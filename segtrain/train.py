@@ -1,0 +1,301 @@
+"""Training: a run folder from a config, resumable to the same bits from any step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import mxnet as mx
+import numpy as np
+from tqdm import tqdm
+
+import segtrain
+from segtrain import config as configs
+from segtrain import devices, losses, models
+from segtrain.config import Config
+from segtrain.data.dataset import Dataset, open_split
+from segtrain.data.loader import Loader, open_loader
+from segtrain.data.scan import scan
+from segtrain.errors import SegtrainError, Stopped, UserError
+from segtrain.evaluate import evaluate
+from segtrain.infer import Policy, Predictor
+from segtrain.learner import Learner
+from segtrain.run import Run, write
+
+
+def train(config: Config, out: Path, device: str = "auto", resume: bool = False) -> Run:
+    """Train what `config` describes into the run folder `out`, and return the run.
+
+    resume: go on from the run's last checkpoint. Raises UserError for what the user can mend,
+    Stopped after a Ctrl-C or SIGTERM, with the run saved.
+    """
+    contexts = devices.contexts(device)
+    run = _reopen(out, config) if resume else None
+    sets = {split: open_split(config.data, split) for split in ("train", "val")}
+    census = {split: scan(dataset, split) for split, dataset in sets.items()}
+    weights = losses.class_weights(
+        config.train.class_weights, census["train"].pixels, sets["train"].classes
+    )
+    workers = _workers(config, contexts)
+    with StopRequest() as stop, _loader(config, sets["train"], workers) as loader:
+        learner = Learner(config, sets["train"], weights, contexts, len(loader))
+        run = run or _begin(out, config, contexts, sets, workers)
+        lock = run.lock()
+        try:
+            Session(run, config, learner, loader, sets["val"], stop).go(resume)
+        finally:
+            os.close(lock)
+    return run
+
+
+class StopRequest:
+    """True once SIGINT or SIGTERM came; the second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        return self.asked
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step (once more: at once, without saving)", file=sys.stderr)
+
+
+class Session:
+    """One run's epochs: where it stands is `state`, which each checkpoint keeps."""
+
+    def __init__(
+        self, run: Run, config: Config, learner: Learner, loader: Loader, val: Dataset, stop: StopRequest
+    ):
+        self.run, self.config, self.learner = run, config, learner
+        self.loader, self.val, self.stop = loader, val, stop
+        self.policy = policy_of(config)
+        side = models.stride(learner.net, config.model)
+        self.predictor = Predictor(learner.net, side, learner.contexts[0], self.policy)
+        self.state: dict[str, Any] = {
+            "epoch": 0,
+            "batch": 0,
+            "losses": {},
+            "best": None,
+            "history": [],
+            "classes": val.classes,
+            "ignore": val.ignore,
+        }
+
+    def go(self, resume: bool) -> None:
+        """Train to the end of the last epoch."""
+        if resume:
+            self._restore()
+        while self.state["epoch"] < self.config.train.epochs:
+            started = time.perf_counter()
+            self._steps()
+            self._close_epoch(started)
+            if self.stop():
+                raise Stopped(f"stopped after epoch {self.state['epoch']}")
+
+    def _steps(self) -> None:
+        """The epoch's steps from where the state stands."""
+        state, every = self.state, self.config.train.log_every
+        first = state["epoch"] * len(self.loader)
+        bar = tqdm(
+            total=len(self.loader),
+            initial=state["batch"],
+            desc=f"epoch {state['epoch'] + 1}/{self.config.train.epochs}",
+            unit="step",
+            disable=None,
+            leave=False,
+        )
+        with bar:
+            begun, images = time.perf_counter(), 0
+            for batch in self.loader.epoch(state["epoch"], state["batch"]):
+                self.learner.step(batch, first + state["batch"])
+                state["batch"] += 1
+                images += len(batch.indices)
+                if state["batch"] % every == 0 or self.stop():
+                    self._read_losses()
+                    self._show(bar, images / (time.perf_counter() - begun))
+                if self.stop():
+                    self._save()
+                    raise Stopped(f"stopped in epoch {state['epoch'] + 1}, step {state['batch']}")
+        self._read_losses()
+
+    def _read_losses(self) -> None:
+        for step in self.learner.losses():
+            for name, value in step.items():
+                self.state["losses"][name] = self.state["losses"].get(name, 0.0) + value
+
+    def _show(self, bar: tqdm, speed: float) -> None:
+        state = self.state
+        loss = sum(state["losses"].values()) / state["batch"]
+        steps_left = (self.config.train.epochs - state["epoch"]) * len(self.loader) - state["batch"]
+        eta = steps_left * self.config.train.batch / max(speed, 1e-9)
+        bar.set_postfix(
+            loss=f"{loss:.4f}",
+            lr=f"{self.learner.lr:.2g}",
+            img_s=f"{speed:.1f}",
+            eta=tqdm.format_interval(eta),
+            refresh=False,
+        )
+        bar.update(state["batch"] - bar.n)
+
+    def _close_epoch(self, started: float) -> None:
+        """Evaluate where it is due, add the row, save."""
+        state, train = self.state, self.config.train
+        trained = time.perf_counter() - started
+        row = {"epoch": state["epoch"] + 1, "step": (state["epoch"] + 1) * len(self.loader)}
+        row["lr"] = self.learner.lr
+        row["loss"] = sum(state["losses"].values()) / len(self.loader)
+        row.update({f"loss_{k}": v / len(self.loader) for k, v in state["losses"].items()})
+        due = (state["epoch"] + 1) % self.config.eval.every == 0
+        result = None
+        if due or state["epoch"] + 1 == train.epochs:
+            result = evaluate(self.predictor, self.val, self.policy, self.stop)
+            if result is None:
+                self._save()
+                raise Stopped(f"stopped in the evaluation of epoch {state['epoch'] + 1}")
+            row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
+        row["images_per_second"] = round(len(self.loader.order(0)) / trained, 2)
+        row["seconds"] = round(time.perf_counter() - started, 1)
+        state.update(epoch=state["epoch"] + 1, batch=0, losses={})
+        state["history"].append(row)
+        self._save(result)
+        self._report(row)
+
+    def _save(self, result: dict[str, Any] | None = None) -> None:
+        """The checkpoint `last`, and `best` where the result is the best so far."""
+        state = self.state
+        model = self.learner.model_arrays()
+        best = state["best"]
+        better = result and (best is None or (result["miou"] or 0) > best["miou"])
+        if better and result:
+            state["best"] = {"miou": result["miou"] or 0.0, "epoch": state["epoch"]}
+            self.run.save("best", {"model": model}, state)
+        arrays = {"model": model, "optimizer": self.learner.optimizer_arrays()}
+        self.run.save("last", arrays, {**state, "optimizer": self.learner.counts()})
+        if state["history"]:
+            self.run.write_history(state["history"])
+
+    def _restore(self) -> None:
+        arrays, state = self.run.load("last", ("model", "optimizer"))
+        self.learner.restore(arrays["model"], arrays["optimizer"], state["optimizer"])
+        self.state = {key: state[key] for key in self.state}
+
+    def _report(self, row: dict[str, Any]) -> None:
+        best = self.state["best"]
+        score = (
+            f"mIoU {row['miou']:.4f} (best {best['miou']:.4f})" if row.get("miou") is not None else ""
+        )
+        line = (
+            f"epoch {row['epoch']}/{self.config.train.epochs}  loss {row['loss']:.4f}  "
+            f"lr {row['lr']:.2g}  {row['images_per_second']} img/s  {score}"
+        )
+        self.run.log(line)
+        tqdm.write(line, file=sys.stderr)
+
+
+def policy_of(config: Config) -> Policy:
+    """The config's way of sending an image through the network."""
+    e = config.eval
+    return Policy(tuple(e.scales), e.flip, e.window, e.overlap)
+
+
+def run_path(config_path: Path, resume: bool, home: Path = Path("runs")) -> Path:
+    """Where a run goes when the user doesn't say: runs/NAME, else NAME-2, NAME-3, ...
+
+    With `resume`, the newest of these that exists; UserError where there is none.
+    """
+    stem = config_path.stem
+    number, path, newest = 1, home / stem, None
+    while path.exists():
+        newest = path
+        number += 1
+        path = home / f"{stem}-{number}"
+    if not resume:
+        return path
+    if newest is None:
+        raise UserError(f"nothing to resume: there is no {path}; name the run with --out")
+    return newest
+
+
+def _reopen(out: Path, config: Config) -> Run:
+    """The run to go on with; UserError where there is none, or its config differs."""
+    if not (out / "checkpoints").is_dir():
+        raise UserError(f"nothing to resume: {out} holds no checkpoint; leave --resume out to start")
+    run = Run.open(out)
+    kept, now = (_flat(c.model_dump(mode="json")) for c in (run.config(), config))
+    free = ("data.root", "data.workers", "train.log_every")
+    changed = [k for k in sorted({*kept, *now}) if kept.get(k) != now.get(k) and k not in free]
+    if changed:
+        key = changed[0]
+        raise UserError(
+            f"{out} was trained with {key}={kept.get(key)}, and this config has {now.get(key)}: "
+            f"resume with {out / 'config.yaml'}, or start a new run without --resume"
+        )
+    return run
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _begin(out: Path, config: Config, contexts: list, sets: dict[str, Dataset], workers: int) -> Run:
+    run = Run.create(out)
+    write(run.path / "config.yaml", configs.dump(config))
+    names = {split: "\n".join(dataset.ids).encode() for split, dataset in sets.items()}
+    environment = {
+        "command": sys.argv,
+        "segtrain": segtrain.__version__,
+        "mxnet": mx.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "devices": [str(c) for c in contexts],
+        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
+        "workers": workers,
+        "files_sha256": {split: hashlib.sha256(text).hexdigest() for split, text in names.items()},
+    }
+    write(run.path / "environment.json", json.dumps(environment, indent=1))
+    return run
+
+
+def _loader(config: Config, dataset: Dataset, workers: int) -> Loader:
+    return open_loader(
+        dataset, config.data, config.model.in_channels, config.train.batch, config.seed, workers
+    )
+
+
+def _workers(config: Config, contexts: list) -> int:
+    """Loader processes: as asked; 'auto' is one per CPU device, four per GPU, within the cores."""
+    if config.data.workers != "auto":
+        return int(config.data.workers)
+    each = 1 if contexts[0].device_type == "cpu" else 4
+    return max(1, min(each * len(contexts), (os.cpu_count() or 1) - 1, 16))
+
+
+__all__ = ["Session", "StopRequest", "SegtrainError", "policy_of", "run_path", "train"]

@@ -1,0 +1,67 @@
+"""A trained network, ready to run: from a run's best checkpoint, or from an exported bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, List, NamedTuple, Optional
+
+import mxnet as mx
+import numpy as np
+
+from segtrain import devices, infer, models, run
+from segtrain.config import Config
+from segtrain.data.dataset import palette
+from segtrain.errors import UserError
+from segtrain.infer import Policy, Predictor
+
+
+class Trained(NamedTuple):
+    """A network with what is needed to use it."""
+
+    net: Any
+    stride: int
+    context: mx.Context
+    classes: List[str]
+    ignore: int
+    palette: np.ndarray
+    config: Optional[Config] = None
+    score: Optional[dict] = None
+
+    def predictor(self, policy: Policy = Policy()) -> Predictor:
+        """What turns images into masks, by `policy`."""
+        return Predictor(self.net, self.stride, self.context, policy)
+
+
+def open_trained(path: Path, device: str = "auto") -> Trained:
+    """The network of a run folder or a bundle, on the first of the devices named.
+
+    UserError where `path` is neither, or holds no checkpoint yet.
+    """
+    context = devices.contexts(device)[0]
+    return _bundle(path, context) if (path / "model.json").is_file() else _run(path, context)
+
+
+def _run(path: Path, context: mx.Context) -> Trained:
+    folder = run.Run.open(path)
+    config = folder.config()
+    arrays, state = folder.load("best", ("model",))
+    net = models.network(config.model, len(state["classes"]), config.data.mean, config.data.std)
+    models.initialize(net, config.model, [context], seed=0)
+    run.put(net, arrays["model"])
+    net.hybridize(static_alloc=True, static_shape=True)
+    side = models.stride(net, config.model)
+    return Trained(
+        net, side, context, state["classes"], state["ignore"], palette(), config, state["best"]
+    )
+
+
+def _bundle(path: Path, context: mx.Context) -> Trained:
+    try:
+        net, about = infer.load(path, context)
+        colours = np.array(about["palette"], np.uint8)
+        classes, ignore, side = about["classes"], about["ignore"], about["stride"]
+    except (OSError, KeyError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
+    return Trained(net, side, context, classes, ignore, colours)
