@@ -77,9 +77,8 @@ def _input(node: dict, nodes: list) -> str:
 
 
 def _classes(config: Config) -> int:
-    named = config.data.options.get("classes") or getattr(
-        plugins.find("data", config.data.name), "CLASSES", ()
-    )
+    fixed = getattr(plugins.find("data", config.data.name), "CLASSES", [])
+    named: list[str] = config.data.options.get("classes") or fixed
     count = config.model.classes or len(named)
     if not count:
         raise UserError("how many classes? set data.classes, or model.classes where there is no data")

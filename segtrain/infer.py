@@ -71,7 +71,7 @@ class Predictor:
         """The class probabilities (classes, H, W) float32, averaged as the policy says."""
         views = [(scale, flip) for scale in self._policy.scales for flip in (False, True)]
         views = [view for view in views if self._policy.flip or not view[1]]
-        return sum(self._view(image, *view) for view in views) / len(views)
+        return np.mean([self._view(image, *view) for view in views], axis=0)
 
     def _view(self, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
         height, width = image.shape[:2]
@@ -237,6 +237,7 @@ def load(bundle: Path, context) -> tuple[Callable, dict]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line of a bundle."""
     parser = argparse.ArgumentParser(description="Images to masks of the same size.")
     parser.add_argument("input", nargs="+", help="files, folders or globs")
     parser.add_argument("--out", required=True, type=Path, help="folder for the masks")

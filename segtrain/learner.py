@@ -20,10 +20,10 @@ class AdamW(mx.optimizer.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
 
     def update(self, index, weight, grad, state):
-        decay = self._get_wd(index)
-        multipliers, self.wd = self.wd, 0.0
+        decay, kept = self._get_wd(index), self.wd
+        self.wd: float = 0.0
         super().update(index, weight, grad, state)
-        self.wd = multipliers
+        self.wd = kept
         if decay:
             weight[:] -= self._get_lr(index) * decay * weight
 

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 import mxnet as mx
 import numpy as np
@@ -21,7 +21,7 @@ from segtrain import config as configs
 from segtrain import devices, losses, models
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset, open_split
-from segtrain.data.loader import Loader, open_loader
+from segtrain.data.loader import Batch, Loader, open_loader
 from segtrain.data.scan import scan
 from segtrain.errors import SegtrainError, Stopped, UserError
 from segtrain.evaluate import evaluate
@@ -127,7 +127,7 @@ class Session:
         )
         with bar:
             begun, images = time.perf_counter(), 0
-            for batch in self.loader.epoch(state["epoch"], state["batch"]):
+            for batch in self._batches():
                 self.learner.step(batch, first + state["batch"])
                 state["batch"] += 1
                 images += len(batch.indices)
@@ -135,9 +135,22 @@ class Session:
                     self._read_losses()
                     self._show(bar, images / (time.perf_counter() - begun))
                 if self.stop():
-                    self._save()
-                    raise Stopped(f"stopped in epoch {state['epoch'] + 1}, step {state['batch']}")
+                    break
         self._read_losses()
+        if self.stop():
+            self._save()
+            raise Stopped(f"stopped in epoch {state['epoch'] + 1}, step {state['batch']}")
+
+    def _batches(self) -> Iterator[Batch]:
+        """The epoch's batches from where the state stands.
+
+        A signal to the whole process group ends the loader's processes too: then the batches end.
+        """
+        try:
+            yield from self.loader.epoch(self.state["epoch"], self.state["batch"])
+        except SegtrainError:
+            if not self.stop():
+                raise
 
     def _read_losses(self) -> None:
         for step in self.learner.losses():

@@ -84,7 +84,7 @@ class Step(NamedTuple):
 
 def parse(texts: Sequence[str]) -> list[Step]:
     """The steps that the config names; UserError for an unknown one or wrong arguments."""
-    known = {
+    known: dict[str, Callable] = {
         name: function
         for name, function in globals().items()
         if inspect.isfunction(function)

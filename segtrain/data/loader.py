@@ -12,11 +12,10 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import reduction
+from multiprocessing import connection, reduction
 from typing import Any, Iterator, NamedTuple, Sequence
 
 import cv2
@@ -185,16 +184,16 @@ def _begin(recipe: Recipe, slots: Slots) -> None:
     global _shared
     _shared = recipe, slots
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's affair
+    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this process within a second of its parent's end, even if that was killed."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def _end_with_parent() -> None:
+    """End this process when the main one ends, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _work(slot: int, row: int, epoch: int, index: int) -> None:

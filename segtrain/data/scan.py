@@ -17,7 +17,7 @@ class Census(NamedTuple):
     """What a split's masks hold, image by image."""
 
     pixels: np.ndarray  # (images, classes) int64: pixels of each class
-    sizes: list[tuple[int, int]]  # height, width
+    sizes: list[tuple[int, ...]]  # height, width
 
     @property
     def frequencies(self) -> np.ndarray:
@@ -33,7 +33,7 @@ def scan(dataset: Dataset, title: str) -> Census:
     tells that the split's masks hold less than two classes.
     """
 
-    def look(index: int) -> tuple[np.ndarray, tuple[int, int]]:
+    def look(index: int) -> tuple[np.ndarray, tuple[int, ...]]:
         mask = dataset.read(index).mask
         counts = np.bincount(mask.ravel(), minlength=256)
         counts[dataset.ignore] = 0

@@ -1,0 +1,79 @@
+"""A small dataset on disk, and the command line as a user has it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from segtrain.data import shapes
+
+CLASSES = shapes.CLASSES
+DATA = Path(os.environ.get("SEGTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+
+def real(name: str) -> Path:
+    """A folder of real data, or a skip that says why."""
+    folder = DATA / name
+    if not folder.is_dir():
+        pytest.skip(f"no real data in {folder}: set SEGTRAIN_DATA")
+    return folder
+
+
+def write_pair(home: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
+    for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
+        path = home / kind / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), pixels)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six training and three validation pairs of 64x48 pixels, as `data.folder` wants them."""
+    root = tmp_path / "data"
+    for split, count in (("train", 6), ("val", 3)):
+        source = shapes.build(split, size=(48, 64))
+        for index in range(count):
+            write_pair(root / split, f"{index:02d}", *source.read(index))
+    return root
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, folder: Path) -> Path:
+    """A config that trains a tiny U-Net on `folder` for two epochs."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        f"""
+model: {{name: unet, widths: [8, 16], units: 1}}
+data: {{name: folder, root: {folder}, classes: {CLASSES}, crop: [32, 32], workers: 0}}
+train: {{epochs: 2, batch: 4, lr: 0.01}}
+"""
+    )
+    return path
+
+
+def run(*arguments: object, cwd: "Path | None" = None) -> "tuple[int, str]":
+    """The command line in this process: exit code, and all that it printed."""
+    from segtrain.cli import app
+
+    before = os.getcwd()
+    os.chdir(cwd or before)
+    try:
+        result = CliRunner().invoke(app, [str(a) for a in arguments])
+    finally:
+        os.chdir(before)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "segtrain", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )

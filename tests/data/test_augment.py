@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segtrain.data import shapes
+from segtrain.data.augment import augment, parse
+from segtrain.data.dataset import Sample
+from segtrain.errors import UserError
+
+SAMPLE = shapes.build("train", size=(48, 64)).read(0)
+ALL = parse(["scale(0.5, 2)", "flip", "vflip", "rotate(10)", "color(0.3)", "blur(1)", "noise(5)"])
+
+
+def made(steps, crop=(32, 40), seed=0, sample=SAMPLE):
+    return augment(sample, crop, steps, np.random.default_rng(seed), 255)
+
+
+def test_a_crop_alone_is_a_part_of_the_sample():
+    image, mask = made([])
+    tops = [
+        (y, x)
+        for y in range(17)
+        for x in range(25)
+        if (SAMPLE.image[y : y + 32, x : x + 40] == image).all()
+    ]
+    assert len(tops) == 1
+    y, x = tops[0]
+    assert (SAMPLE.mask[y : y + 32, x : x + 40] == mask).all()
+
+
+def test_flips_are_exact():
+    for name, axis in (("flip(1)", 1), ("vflip(1)", 0)):
+        image, mask = made(parse([name]), crop=SAMPLE.mask.shape)
+        assert (image == np.flip(SAMPLE.image, axis)).all()
+        assert (mask == np.flip(SAMPLE.mask, axis)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 100), st.integers(8, 100))
+def test_any_seed_and_crop(seed, height, width):
+    image, mask = made(ALL, (height, width), seed)
+    assert image.shape == (height, width, 3) and image.dtype == np.uint8
+    assert mask.shape == (height, width)
+    assert set(np.unique(mask)) <= {*np.unique(SAMPLE.mask), 255}
+    again = made(ALL, (height, width), seed)
+    assert (again.image == image).all() and (again.mask == mask).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_image_and_mask_move_together(seed):
+    """Where the picture is the mask itself, the warped picture is the warped mask."""
+    mask = np.kron(SAMPLE.mask[::8, ::8] > 0, np.ones((8, 8))).astype(np.uint8)
+    twin = Sample(np.repeat(mask[..., None] * 200, 3, axis=2), mask)
+    image, warped = made(parse(["scale(0.7, 1.5)", "flip", "rotate(20)"]), (40, 40), seed, twin)
+    inside = warped != 255
+    assert ((image[..., 0] > 100) == (warped == 1))[inside].mean() > 0.97
+
+
+def test_beyond_the_border_the_mask_is_ignored_and_the_image_mirrored():
+    image, mask = made(parse(["scale(0.5, 0.5)"]), (48, 64))
+    assert 0.7 < (mask == 255).mean() < 0.78
+    assert (image == 0).mean() < 0.2
+
+
+def test_colour_alone_leaves_the_mask():
+    plain, coloured = made([], (48, 64)), made(parse(["color(0.5)"]), (48, 64))
+    assert (plain.mask == coloured.mask).all()
+    assert (plain.image != coloured.image).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("flop", "did you mean flip"),
+        ("scale(2)", "scale(low, high)"),
+        ("scale(a, b)", "must be numbers"),
+        ("rotate(__import__('os'))", "must be numbers"),
+        ("rotate(-3)", "from 0 up"),
+        ("scale 1 2", "no 'scale 1 2'"),
+    ],
+)
+def test_wrong_texts_are_named(text, says):
+    with pytest.raises(UserError) as error:
+        parse([text])
+    assert says in str(error.value)

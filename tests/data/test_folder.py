@@ -1,0 +1,196 @@
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from conftest import CLASSES, real, write_pair
+
+from segtrain.data import folder as format_
+from segtrain.data.scan import scan
+from segtrain.errors import UserError
+
+
+def opened(root, split="train", **options):
+    return format_.build(split, **{"root": root, "classes": CLASSES, **options})
+
+
+def says(*texts):
+    return pytest.raises(UserError, match="".join(f"(?=.*{t})" for t in texts))
+
+
+def test_pairs_are_found_in_order_and_read(folder):
+    data = opened(folder)
+    assert data.ids == [f"{i:02d}" for i in range(6)]
+    image, mask = data.read(2)
+    assert image.shape == (48, 64, 3) and image.dtype == np.uint8
+    assert mask.shape == (48, 64) and mask.max() < 4
+
+
+def test_the_image_is_rgb(tmp_path):
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 255
+    write_pair(tmp_path / "train", "a", red, np.zeros((4, 4), np.uint8))
+    assert opened(tmp_path).read(0).image[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("ending", [".png", ".bmp", ".tif", ".jpg", ".JPEG"])
+def test_image_formats(tmp_path, ending):
+    pixels = np.full((6, 5, 3), 100, np.uint8)
+    write_pair(tmp_path / "train", "a", pixels, np.zeros((6, 5), np.uint8))
+    (tmp_path / "train/images/a.png").unlink()
+    cv2.imwrite(str(tmp_path / f"train/images/a{ending}"), pixels)
+    assert opened(tmp_path).read(0).image.shape == (6, 5, 3)
+
+
+@pytest.mark.parametrize("kind", ["L", "P", "grey RGB", "I;16", "1", "bmp", "tif"])
+def test_mask_formats(tmp_path, kind):
+    ids = np.array([[0, 1], [1, 0]], np.uint8)
+    write_pair(tmp_path / "train", "a", np.zeros((2, 2, 3), np.uint8), ids)
+    path = tmp_path / "train/masks/a.png"
+    if kind == "P":
+        mask = Image.fromarray(ids, "P")
+        mask.putpalette([0, 0, 0, 128, 0, 0])
+        mask.save(path)
+    elif kind == "grey RGB":
+        cv2.imwrite(str(path), np.stack([ids] * 3, axis=-1))
+    elif kind == "I;16":
+        Image.fromarray(ids.astype(np.uint16)).save(path)
+    elif kind == "1":
+        Image.fromarray(ids.astype(bool)).save(path)
+    elif kind in ("bmp", "tif"):
+        path.unlink()
+        cv2.imwrite(str(path.with_suffix(f".{kind}")), ids)
+    assert (opened(tmp_path).read(0).mask == ids).all()
+
+
+def test_label_map_and_ignore(tmp_path):
+    raw = np.array([[0, 255], [7, 9]], np.uint8)
+    write_pair(tmp_path / "train", "a", np.zeros((2, 2, 3), np.uint8), raw)
+    data = opened(tmp_path, label_map={255: 1, 7: 2, 9: 200}, ignore=200)
+    assert data.read(0).mask.tolist() == [[0, 1], [2, 200]]
+
+
+def test_splits_by_list_files(folder):
+    both = folder.parent / "both"
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            for path in (folder / split / kind).iterdir():
+                target = both / kind / f"{split}-{path.name}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+    (both / "train.txt").write_text("train-00\ntrain-01.png\n\n")
+    (both / "held-out.txt").write_text("val-00\n")
+    assert opened(both).ids == ["train-00", "train-01"]
+    assert opened(both, "val", splits={"val": "held-out.txt"}).ids == ["val-00"]
+    with says("no split 'test'"):
+        opened(both, "test")
+    (both / "train.txt").write_text("train-77\n")
+    with says("train-77"):
+        opened(both)
+
+
+def test_what_is_missing_is_named(folder, tmp_path):
+    with says("no folder", "nowhere", "data.root"):
+        opened(tmp_path / "nowhere")
+    with says("no split 'test'"):
+        opened(folder, "test")
+    (folder / "train/masks/03.png").unlink()
+    with says("images/03.png", "without a mask"):
+        opened(folder)
+    (folder / "train/images/03.png").unlink()
+    (folder / "train/images/02.png").unlink()
+    with says("masks/02.png", "without an image"):
+        opened(folder)
+
+
+def test_two_images_of_one_name(folder):
+    (folder / "train/images/00.jpg").write_bytes(b"")
+    with says("00.jpg", "00.png", "one name"):
+        opened(folder)
+
+
+def test_a_mask_of_another_size(folder):
+    cv2.imwrite(str(folder / "train/masks/01.png"), np.zeros((10, 20), np.uint8))
+    with says("01.png", "20x10", "64x48"):
+        scan(opened(folder), "train")
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_truncated_file(folder, kind):
+    path = folder / "train" / kind / "04.png"
+    path.write_bytes(path.read_bytes()[:-60])
+    with says("04.png"):
+        scan(opened(folder), "train")
+
+
+def test_a_truncated_jpeg(folder):
+    path = folder / "train/images/04.png"
+    ok, data = cv2.imencode(".jpg", cv2.imread(str(path)))
+    path.with_suffix(".jpg").write_bytes(data.tobytes()[: len(data) // 2])
+    path.unlink()
+    with says("04.jpg"):
+        scan(opened(folder), "train")
+
+
+def test_an_id_out_of_range_and_the_cure(folder):
+    path = folder / "train/masks/05.png"
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    mask[:2] = 17
+    cv2.imwrite(str(path), mask)
+    with says("05.png", "holds 17", "4.2%", "data.label_map=.17: CLASS"):
+        scan(opened(folder), "train")
+    scan(opened(folder, label_map={17: 0}), "train")
+
+
+def test_a_colour_mask(folder):
+    colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    cv2.imwrite(str(folder / "train/masks/00.png"), colours)
+    with says("00.png", "colour mask"):
+        scan(opened(folder), "train")
+
+
+def test_masks_of_0_and_255_with_two_classes(folder):
+    for path in (folder / "train/masks").iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path), np.where(mask > 0, 255, 0).astype(np.uint8))
+    with says("data.label_map=.255: 1"):
+        scan(opened(folder, classes=["ground", "thing"]), "train")
+    census = scan(opened(folder, classes=["ground", "thing"], label_map={255: 1}), "train")
+    assert (census.pixels > 0).all() and census.pixels.sum() == 6 * 48 * 64
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"classes": ["one"]}, "1 names"),
+        ({"classes": ["a", "a"]}, "twice"),
+        ({"ignore": 300}, "ignore=300"),
+        ({"label_map": {3: 77}}, "3: 77"),
+    ],
+)
+def test_options_out_of_range(folder, options, text):
+    with says(text):
+        opened(folder, **options)
+
+
+def test_camvid_counts():
+    """Pixels by class as NumPy counts them in the raw files."""
+    root = real("camvid")
+    names = [str(i) for i in range(11)]
+    data = opened(root, "val", classes=names, ignore=11)
+    assert len(data.ids) == 101
+    raw = [np.asarray(Image.open(p)) for p in (root / "val/masks").iterdir()]
+    counts = np.bincount(np.concatenate([r.ravel() for r in raw]), minlength=12)[:11]
+    assert (scan(data, "val").pixels.sum(axis=0) == counts).all()
+
+
+def test_palette_masks_of_voc():
+    root = real("voc-sample") / "VOC2012"
+    data = opened(
+        root,
+        "train",
+        classes=[str(i) for i in range(21)],
+        images="JPEGImages",
+        masks="SegmentationClass",
+        splits={"train": "ImageSets/Segmentation/train.txt"},
+    )
+    assert set(np.unique(data.read(0).mask)) <= {*range(21), 255}

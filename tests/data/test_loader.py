@@ -1,0 +1,110 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from segtrain.config import Data
+from segtrain.data import folder as format_
+from segtrain.data import shapes
+from segtrain.data.loader import open_loader
+from segtrain.errors import SegtrainError, UserError
+
+DATA = Data(name="shapes", crop=(32, 32), augment=["scale(0.5, 2)", "flip", "noise(5)"])
+
+
+def loader(workers, count=13, batch=4, seed=0, data=DATA, dataset=None):
+    dataset = dataset or shapes.build("train", size=(40, 48), train=count)
+    return open_loader(dataset, data, 3, batch, seed, workers)
+
+
+def collect(loading, epoch=0, start=0):
+    return [(b.images.copy(), b.masks.copy(), b.indices) for b in loading.epoch(epoch, start)]
+
+
+def test_an_epoch_holds_each_sample_once_and_a_short_last_batch():
+    with loader(0) as loading:
+        batches = collect(loading)
+    assert [len(b[2]) for b in batches] == [4, 4, 4, 1] and len(loading) == 4
+    assert sorted(sum((b[2] for b in batches), [])) == list(range(13))
+    assert batches[0][0].shape == (4, 3, 32, 32) and batches[0][0].dtype == np.uint8
+
+
+def test_the_number_of_workers_changes_nothing():
+    with loader(0) as alone:
+        wanted = [collect(alone, epoch) for epoch in (0, 1)]
+    assert wanted[0][0][2] != wanted[1][0][2]
+    for workers in (1, 3):
+        with loader(workers) as loading:
+            for epoch in (0, 1):
+                for a, b in zip(wanted[epoch], collect(loading, epoch)):
+                    assert (a[0] == b[0]).all() and (a[1] == b[1]).all() and a[2] == b[2]
+
+
+def test_an_epoch_can_start_in_the_middle():
+    with loader(1) as loading:
+        whole, rest = collect(loading, 3), collect(loading, 3, start=2)
+    assert len(rest) == 2
+    assert all((a[0] == b[0]).all() for a, b in zip(whole[2:], rest))
+
+
+def test_an_epoch_left_early_doesnt_disturb_the_next():
+    with loader(2) as loading:
+        next(iter(loading.epoch(0)))
+        after = collect(loading, 1)
+    with loader(0) as alone:
+        assert all((a[0] == b[0]).all() for a, b in zip(collect(alone, 1), after))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_workers_error_names_the_file(folder, workers):
+    dataset = format_.build("train", root=folder, classes=shapes.CLASSES)
+    (folder / "train/images/04.png").write_bytes(b"no picture")
+    with (
+        loader(workers, dataset=dataset, data=Data(crop=(32, 32))) as loading,
+        pytest.raises(UserError, match=r"04\.png"),
+    ):
+        collect(loading)
+
+
+def test_a_killed_worker_is_an_error_within_seconds():
+    with loader(2, count=400) as loading:
+        batches = loading.epoch(0)
+        next(batches)
+        os.kill(next(iter(loading._pool._processes)), signal.SIGKILL)
+        start = time.monotonic()
+        with pytest.raises(SegtrainError, match=r"killed.*data\.workers"):
+            for _ in batches:
+                pass
+        assert time.monotonic() - start < 5
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    script = """
+import sys, time
+from segtrain.config import Data
+from segtrain.data import shapes
+from segtrain.data.loader import open_loader
+loading = open_loader(shapes.build("train", size=(40, 48)), Data(crop=(32, 32)), 3, 4, 0, 2)
+next(loading.epoch(0))
+print(*loading._pool._processes, flush=True)
+time.sleep(60)
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    workers = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(workers) == 2
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}") for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.1)
+
+
+def test_another_number_of_channels_is_named():
+    data = shapes.build("train", size=(40, 48))
+    with open_loader(data, DATA, 1, 4, 0, 0) as loading, pytest.raises(UserError, match="in_channels"):
+        collect(loading)

@@ -1,0 +1,89 @@
+import mxnet as mx
+import numpy as np
+import pytest
+
+from segtrain.layers import Blocks, Fold, Normalize, Unfold
+
+
+def shape_of(block, shape):
+    block.initialize(mx.init.Xavier())
+    return block(mx.nd.random.uniform(shape=shape)).shape
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("norm", ["batch", "group", "none"])
+@pytest.mark.parametrize("pre", [False, True])
+def test_sizes_and_widths(dim, norm, pre):
+    blocks = Blocks(dim=dim, norm=norm, pre=pre)
+    x, half = (2, 8, 12, 10)[: dim + 2], (6, 5)[:dim]
+    same = (12, 10)[:dim]
+    assert shape_of(blocks.conv(16, from_width=8), x) == (2, 16, *same)
+    assert shape_of(blocks.conv(16, kernel=5, stride=2, from_width=8), x) == (2, 16, *half)
+    assert shape_of(blocks.residual(8, 8, units=3), x) == (2, 8, *same)
+    assert shape_of(blocks.residual(16, 8, stride=2), x) == (2, 16, *half)
+    assert shape_of(blocks.residual(8, 8, units=1, stride=2), x) == (2, 8, *half)
+    assert shape_of(blocks.pool(), x) == (2, 8, *half)
+    assert shape_of(blocks.head(3), x) == (2, 3, *same)
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("upsampling", ["deconv", "bilinear", "nearest"])
+def test_up_doubles(dim, upsampling):
+    up = Blocks(dim=dim, upsampling=upsampling).up(4)
+    assert shape_of(up, (2, 8, 5, 7)[: dim + 2]) == (2, 4, *(10, 14)[:dim])
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5])
+def test_deconv_gives_exactly_twice_the_size(kernel):
+    assert shape_of(Blocks().deconv(4, kernel), (1, 3, 5, 7)) == (1, 4, 10, 14)
+
+
+def test_a_residual_of_equal_shape_adds_the_input_itself():
+    block = Blocks(norm="none").residual(3, 3)
+    block.initialize(mx.init.Zero())
+    x = mx.nd.random.uniform(shape=(1, 3, 4, 4))
+    assert (block(x) == x).min().asscalar() == 1
+
+
+def test_a_stride_alone_is_projected():
+    names = list(Blocks().residual(8, 8, stride=2)._collect_params_with_prefix())
+    assert any("through" in name for name in names)
+
+
+def test_normalize_takes_raw_pixels():
+    block = Normalize([10, 20, 30], [2, 4, 8])
+    block.initialize()
+    x = mx.nd.array(np.array([12, 24, 38]).reshape(1, 3, 1, 1), dtype="uint8")
+    assert block(x).asnumpy().ravel().tolist() == [1, 1, 1]
+
+
+def test_fold_and_unfold_are_inverse():
+    x = mx.nd.random.uniform(shape=(2, 3, 8, 12))
+    assert Fold(4)(x).shape == (2, 48, 2, 3)
+    assert (Unfold(4)(Fold(4)(x)) == x).min().asscalar() == 1
+
+
+def test_batch_norm_in_1d_equals_that_in_2d():
+    one, two = Blocks(dim=1).norms(8)[0], Blocks(dim=2).norms(8)[0]
+    x = mx.nd.random.uniform(shape=(4, 8, 50))
+    for block in (one, two):
+        block.initialize()
+    with mx.autograd.record():
+        y, z = one(x), two(x.expand_dims(2)).squeeze(axis=2)
+    assert np.abs((y - z).asnumpy()).max() < 1e-6
+
+
+def test_group_norm_has_a_scale_per_channel():
+    norm = Blocks(norm="group").norms(16)[0]
+    norm.initialize()
+    x = np.random.default_rng(0).normal(3, 5, (2, 16, 4, 6)).astype(np.float32)
+    grouped = x.reshape(2, 8, -1)
+    expected = (grouped - grouped.mean(2, keepdims=True)) / grouped.std(2, keepdims=True)
+    assert np.abs(norm(mx.nd.array(x)).asnumpy() - expected.reshape(x.shape)).max() < 1e-3
+    assert norm.gamma.shape == (16,)
+
+
+@pytest.mark.parametrize("choice", [{"norm": "bach"}, {"upsampling": "cubic"}, {"dim": 3}])
+def test_an_unknown_choice_lists_the_known(choice):
+    with pytest.raises(ValueError, match="is none of"):
+        Blocks(**choice)

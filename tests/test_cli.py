@@ -1,0 +1,195 @@
+"""The command line as a newcomer meets it: every mistake is one clear line and exit code 2."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import CLASSES, run
+
+
+def refused(text, *parts):
+    assert "Traceback" not in text
+    lines = [line for line in text.splitlines() if line.startswith("segtrain: ")]
+    assert len(lines) == 1, text
+    for part in parts:
+        assert part in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        ("train.epocs=3", ["no key train.epocs", "epochs"]),
+        ("data.clases=[a]", ["data.clases", "classes"]),
+        ("model.wdths=[8]", ["model.wdths", "widths"]),
+        ("data.root=/no/where", ["/no/where", "data.root"]),
+        ("data.name=foldr", ["foldr", "folder"]),
+        ("data.augment=[flop]", ["flop", "flip"]),
+        ("train.loss={dise: 1}", ["dise", "dice"]),
+        ("train.class_weights=[1, 2]", ["2 numbers for 4 classes"]),
+        ("data.splits={train: other}", ["no split 'train'"]),
+        ("data.mean=[1, 2]", ["data.mean has 2 values for 3 channels"]),
+        ("model.in_channels=1", ["in_channels"]),
+    ],
+)
+def test_a_mistake_in_the_config(config_file, tmp_path, override, parts):
+    code, text = run("train", config_file, override, "--out", tmp_path / "run")
+    assert code == 2
+    refused(text, *parts)
+
+
+def _colour(folder):
+    colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    cv2.imwrite(str(folder / "train/masks/00.png"), colours)
+
+
+def _truncate(folder):
+    path = folder / "val/images/01.png"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("harm", "parts"),
+    [
+        (lambda f: (f / "train/masks/01.png").unlink(), ["images/01.png", "without a mask"]),
+        (lambda f: (f / "val/images/01.png").unlink(), ["masks/01.png", "without an image"]),
+        (
+            lambda f: cv2.imwrite(str(f / "val/masks/01.png"), np.zeros((8, 9), np.uint8)),
+            ["val/masks/01.png", "9x8", "64x48"],
+        ),
+        (_truncate, ["val/images/01.png", "decoded"]),
+        (_colour, ["train/masks/00.png", "colour mask"]),
+        (
+            lambda f: cv2.imwrite(str(f / "train/masks/02.png"), np.full((48, 64), 9, np.uint8)),
+            ["train/masks/02.png", "holds 9", "data.label_map"],
+        ),
+        (lambda f: [p.unlink() for p in (f / "val").rglob("*.png")], ["'val' is empty"]),
+        (lambda f: shutil.rmtree(f / "train"), ["no split 'train'"]),
+    ],
+)
+def test_a_fault_in_the_dataset_stops_before_the_first_step(config_file, folder, tmp_path, harm, parts):
+    harm(folder)
+    code, text = run("train", config_file, "--out", tmp_path / "run")
+    assert code == 2
+    refused(text, *parts)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "part"),
+    [("gpu:7", "no GPU 7"), ("tpu", "write auto"), ("cpu:0,0", "twice"), ("", "write auto")],
+)
+def test_a_device_that_isnt_there(config_file, tmp_path, devices, part):
+    code, text = run("train", config_file, "--devices", devices, "--out", tmp_path / "run")
+    assert code == 2
+    refused(text, part)
+
+
+@pytest.mark.parametrize("command", ["eval", "export", "predict"])
+def test_a_folder_that_is_no_run(command, folder, tmp_path):
+    more = {"eval": [], "export": ["--out", tmp_path / "b"], "predict": [folder, "--out", tmp_path / "m"]}
+    for path, part in ((folder, "isn't a run folder"), (tmp_path / "no", "doesn't exist")):
+        code, text = run(command, path, *more[command])
+        assert code == 2
+        refused(text, part)
+
+
+def test_a_missing_config(tmp_path):
+    code, text = run("train", tmp_path / "no.yaml")
+    assert code == 2
+    refused(text, "no.yaml")
+
+
+def test_a_read_only_folder(config_file, tmp_path):
+    """As an ordinary user, whom the permissions bind."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    command = [sys.executable, "-m", "segtrain", "train", str(config_file), "--out", str(locked / "run")]
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if drop and not shutil.which("setpriv"):
+        pytest.skip("setpriv is needed to give up root's rights")
+    done = subprocess.run([*drop, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    refused(done.stderr, "locked", "can't be written")
+
+
+def test_a_full_disk(config_file, tmp_path):
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    if not shutil.which("unshare") or subprocess.run([*namespace, "true"], check=False).returncode:
+        pytest.skip("no user namespaces here to mount a small disk in")
+    small = tmp_path / "small"
+    small.mkdir()
+    train = f'"{sys.executable}" -m segtrain train {config_file} --out {small}/run model.widths=[32,64]'
+    script = f"mount -t tmpfs -o size=200k tmpfs {small} && {train}; code=$?; ls {small}/run; exit $code"
+    done = subprocess.run([*namespace, "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    refused(done.stderr, "the disk is full")
+    assert "config.yaml" in done.stdout
+
+
+def test_debug_shows_the_traceback(config_file):
+    command = [sys.executable, "-m", "segtrain", "train", str(config_file), "data.root=/no", "--debug"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "Traceback" in done.stderr and "segtrain: no folder" in done.stderr
+
+
+def test_show_counts_and_needs_no_data(config_file, tmp_path):
+    code, text = run("show", config_file, "data.root=/no/where", "--json", "-")
+    assert code == 0
+    result = json.loads(text)
+    assert result["input"] == [1, 3, 32, 32] and result["stride"] == 2
+    # two norms of 2 per channel each way, 3x3 convolutions, one 2x2 deconvolution, the head
+    convolutions = 9 * (3 * 8 + 8 * 16 + 16 * 8)
+    assert result["parameters"] == convolutions + 2 * (8 + 16 + 8) + (16 * 8 * 4 + 8) + 8 * 4 + 4
+    per_pixel = 9 * 3 * 8 + 9 * 8 * 16 / 4 + 16 * 8 * 4 / 4 + 9 * 16 * 8 + 8 * 4
+    assert result["flops"] == 2 * 32 * 32 * per_pixel
+    assert {"name", "type", "output_shape", "parameters"} <= set(result["layers"][0])
+    code, text = run("show", config_file)
+    assert code == 0 and "parameters" in text and "Deconvolution" in text
+
+
+def test_show_without_classes(tmp_path):
+    (tmp_path / "a.yaml").write_text("model: {name: unet}")
+    code, text = run("show", tmp_path / "a.yaml")
+    assert code == 2
+    refused(text, "model.classes")
+    code, _ = run("show", tmp_path / "a.yaml", "model.classes=3")
+    assert code == 0
+
+
+def test_train_json_and_eval_of_a_missing_split(config_file, tmp_path):
+    code, text = run(
+        "train", config_file, "train.epochs=1", "--out", tmp_path / "run", "--json", tmp_path / "r.json"
+    )
+    assert code == 0 and "segtrain eval" in text
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert result["history"][0]["epoch"] == 1 and result["best"]["epoch"] == 1
+    code, text = run("eval", tmp_path / "run", "--split", "test")
+    assert code == 2
+    refused(text, "no split 'test'")
+    code, text = run("eval", tmp_path / "run", "--scales", "a,b")
+    assert code == 2
+    refused(text, "--scales")
+    assert len(CLASSES) == len(json.loads((tmp_path / "r.json").read_text()) and CLASSES)
+
+
+def test_every_command_has_help_with_an_example():
+    code, text = run("--help")
+    assert code == 0
+    for command in ("train", "eval", "predict", "export", "show", "demo"):
+        assert command in text
+        code, helped = run(command, "--help")
+        assert code == 0 and f"segtrain {command}" in helped and "--debug" in helped
+        assert "--json" in helped
+
+
+def test_demo_refuses_a_folder_that_is_taken(folder):
+    code, text = run("demo", "--out", folder)
+    assert code == 2
+    refused(text, "exists")

@@ -1,0 +1,87 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segtrain import config
+from segtrain.data.augment import parse as parse_augment
+from segtrain.errors import UserError
+
+SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
+
+
+def test_overrides_and_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("train: {lr: 0.5, epochs: 7}\nmodel: {name: unet, widths: [8]}")
+    (tmp_path / "top.yaml").write_text("base: base.yaml\ntrain: {lr: 0.25}")
+    loaded = config.load(tmp_path / "top.yaml", ["train.batch=3", "model.widths=[8, 16]"])
+    assert (loaded.train.lr, loaded.train.epochs, loaded.train.batch) == (0.25, 7, 3)
+    assert loaded.model.options == {"widths": [8, 16]}
+    assert loaded.origin("train.lr").endswith("top.yaml")
+    assert loaded.origin("train.epochs").endswith("base.yaml")
+    assert loaded.origin("train.batch") == "override train.batch=3"
+    assert loaded.origin("train.optimizer") == "default"
+
+
+def test_dump_reads_back_the_same(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("data: {name: shapes, augment: ['scale(0.5, 2)', flip], label_map: {255: 1}}")
+    loaded = config.load(path, ["train.loss={ce: 1, dice: 0.5}", "train.class_weights=[1, 2.5]"])
+    again = tmp_path / "b.yaml"
+    again.write_text(config.dump(loaded))
+    assert config.load(again).model_dump() == loaded.model_dump()
+    assert "# override train.class_weights=[1, 2.5]" in again.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("trian: {lr: 1}", "did you mean train?"),
+        ("train: {epoch: 3}", "did you mean epochs?"),
+        ("train: {lr: fast}", "train.lr='fast'"),
+        ("train: {lr: -1}", "greater than 0"),
+        ("train: {optimizer: sdg}", "'sgd', 'adam' or 'adamw'"),
+        ("data: {crop: [0, 5]}", "positive"),
+        ("eval: {scales: []}", "scales"),
+        ("model: {fold: 2, dim: 1}", "fold"),
+        ("train: {milestones: [0.9, 0.2]}", "rising"),
+        ("[1, 2]", "mapping"),
+        ("a: [", "not YAML"),
+        ("base: missing.yaml", "missing.yaml"),
+        ("base: a.yaml", "leads back"),
+        ("train: !!python/object/apply:os.system ['false']", "not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, text, says):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        config.load(path)
+    assert says in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("override", ["train.lr", "=3", "train.lr=[", "train.rl=3", "foo.bar=1"])
+def test_wrong_overrides(tmp_path, override):
+    path = tmp_path / "a.yaml"
+    path.write_text("")
+    with pytest.raises(UserError):
+        config.load(path, [override])
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_config_or_a_user_error(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("fuzz") / "a.yaml"
+    path.write_text(text, encoding="utf-8", errors="ignore")
+    try:
+        config.load(path)
+    except UserError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_every_shipped_config_parses(path):
+    from segtrain.graph import describe
+
+    loaded = config.load(path)
+    parse_augment(loaded.data.augment)
+    assert describe(loaded)["parameters"] > 0

@@ -1,0 +1,165 @@
+"""The bundle: its infer.py, alone in a process, gives what `segtrain predict` gives, byte for byte."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from conftest import run
+
+from segtrain.data import shapes
+
+ALONE = """
+import importlib.abc, runpy, sys
+class OnlyThree(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"segtrain", "gluoncv", "pydantic", "PIL", "tqdm", "typer", "rich", "yaml"}:
+            raise ImportError(f"{name} is not among mxnet, numpy and opencv")
+sys.meta_path.insert(0, OnlyThree())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("export")
+    (home / "c.yaml").write_text(
+        """
+model: {name: unet, fold: 2, widths: [8, 16, 32], units: 1}
+data: {name: shapes, size: [48, 64], train: 24, val: 4, crop: [48, 48], workers: 0}
+train: {epochs: 2, batch: 4, lr: 0.01, optimizer: adam}
+"""
+    )
+    for arguments in (("train", home / "c.yaml", "--out", home / "run"), export_to(home, "bundle")):
+        code, text = run(*arguments)
+        assert code == 0, text
+    for height, width in ((360, 480), (517, 333), (32, 32)):
+        image, _ = shapes.build("test", size=(height, width)).read(0)
+        (home / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(home / "images" / f"{width}x{height}.png"), image[..., ::-1])
+    return home
+
+
+def export_to(home, name):
+    return "export", home / "run", "--out", home / name
+
+
+def test_what_a_bundle_holds(home):
+    assert {p.name for p in (home / "bundle").iterdir()} == {
+        "model-symbol.json",
+        "model-0000.params",
+        "model.json",
+        "parity.json",
+        "infer.py",
+    }
+    about = json.loads((home / "bundle/model.json").read_text())
+    assert about["classes"] == shapes.CLASSES and about["stride"] == 8
+    assert about["score"]["miou"] > 0
+    parity = json.loads((home / "bundle/parity.json").read_text())
+    assert parity["passed"] and parity["differing_pixels"] == 0
+    sizes = [(row["height"], row["width"]) for row in parity["images"]]
+    assert sizes == [(48, 64), (333, 517), (32, 32)]
+
+
+def test_infer_alone_equals_predict_byte_for_byte(home):
+    code, text = run("predict", home / "run", home / "images", "--out", home / "of-run", "--overlay")
+    assert code == 0, text
+    code, _ = run("predict", home / "bundle", home / "images", "--out", home / "of-bundle")
+    assert code == 0
+    command = [sys.executable, "-c", ALONE, str(home / "bundle/infer.py"), str(home / "images")]
+    done = subprocess.run(
+        [*command, "--out", str(home / "of-infer"), "--overlay"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert done.returncode == 0, done.stderr
+    masks = sorted(p.name for p in (home / "of-run").glob("*.png"))
+    assert masks == ["32x32.png", "333x517.png", "480x360.png"]
+    for name in masks:
+        mine = (home / "of-run" / name).read_bytes()
+        assert (home / "of-bundle" / name).read_bytes() == mine
+        assert (home / "of-infer" / name).read_bytes() == mine
+        overlay = f"overlays/{name}"
+        assert (home / "of-infer" / overlay).read_bytes() == (home / "of-run" / overlay).read_bytes()
+        assert cv2.imread(str(home / "of-run" / name)).shape[:2] == tuple(
+            int(n) for n in name[:-4].split("x")[::-1]
+        )
+
+
+def test_a_network_that_disagrees_is_not_exported(home, monkeypatch):
+    from segtrain import export as module
+
+    write = module._write
+
+    def doctored(trained, folder):
+        write(trained, folder)
+        script = folder / "infer.py"
+        script.write_text(script.read_text().replace("mirrored at its", "", 1))
+        script.write_text(script.read_text().replace('.astype("uint8").asnumpy()', ".asnumpy() * 0", 1))
+
+    monkeypatch.setattr(module, "_write", doctored)
+    code, text = run(*export_to(home, "wrong"))
+    assert code == 1 and "disagrees" in text
+    assert not [p for p in home.iterdir() if "wrong" in p.name]
+
+
+def test_predict_skips_nothing_and_names_what_it_cant_read(home, tmp_path):
+    (tmp_path / "broken.png").write_bytes((home / "images/32x32.png").read_bytes()[:-40])
+    code, text = run("predict", home / "run", tmp_path, "--out", tmp_path / "out")
+    assert code == 2 and "broken.png" in text
+    code, text = run("predict", home / "run", tmp_path / "nothing", "--out", tmp_path / "out")
+    assert code == 2 and "no image there" in text
+
+
+def test_a_damaged_bundle_is_named(home, tmp_path):
+    import shutil
+
+    shutil.copytree(home / "bundle", tmp_path / "b")
+    (tmp_path / "b/model-symbol.json").write_text("{}")
+    code, text = run("predict", tmp_path / "b", home / "images", "--out", tmp_path / "out")
+    assert code == 2 and "damaged bundle" in text
+
+
+def test_eval_json_agrees_with_the_masks_that_predict_writes(home):
+    code, text = run("eval", home / "run", "--json", home / "eval.json")
+    assert code == 0 and "mIoU" in text and "policy" in text
+    result = json.loads((home / "eval.json").read_text())
+    data = shapes.build("val", size=(48, 64), val=4)
+    hits, truth = np.zeros(4), np.zeros(4)
+    union = np.zeros(4)
+    for index, name in enumerate(data.ids):
+        image, mask = data.read(index)
+        cv2.imwrite(str(home / f"{name}.png"), image[..., ::-1])
+        code, _ = run("predict", home / "run", home / f"{name}.png", "--out", home / "masks")
+        from segtrain.data.files import read_mask
+
+        predicted = read_mask(home / "masks" / f"{name}.png")
+        for c in range(4):
+            hits[c] += ((mask == c) & (predicted == c)).sum()
+            union[c] += ((mask == c) | (predicted == c)).sum()
+            truth[c] += (mask == c).sum()
+    expected = hits[union > 0] / union[union > 0]
+    assert result["miou"] == pytest.approx(expected.mean())
+    assert [row["pixels"] for row in result["per_class"]] == truth.tolist()
+    low, high = result["miou_ci95"]
+    assert low <= result["miou"] <= high
+    assert [row["id"] for row in result["images"]] == data.ids
+    assert np.array(result["confusion"]).sum() == 4 * 48 * 64
+    for key in ("pixel_accuracy", "policy", "images_per_second", "split"):
+        assert key in result
+
+
+@pytest.mark.parametrize(
+    "options", [["--flip"], ["--scales", "0.5,1"], ["--window", "32", "--overlap", "0.25"]]
+)
+def test_eval_by_other_policies(home, options):
+    code, text = run("eval", home / "run", *options, "--json", "-")
+    assert code == 0
+    result = json.loads(text[text.index("{\n") :])
+    assert 0 < result["miou"] < 1
+    assert result["policy"]["flip"] == ("--flip" in options)

@@ -1,0 +1,74 @@
+"""Imports point one way, and `--help` is instant."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "segtrain"
+BOTTOM = {"errors", "version", "threads"}
+LEAVES = BOTTOM | {"plugins", "config", "infer"}
+MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
+ALLOWED = {
+    **{name: set() for name in BOTTOM | {"infer"}},
+    "plugins": BOTTOM,
+    "config": BOTTOM | {"plugins"},
+    "layers": BOTTOM,
+    "models": LEAVES | {"layers"},
+    "data": LEAVES,
+    **{name: LEAVES for name in MIDDLE - {"models", "data"}},
+    "learner": LEAVES | MIDDLE,
+    "trained": LEAVES | MIDDLE,
+    "graph": LEAVES | MIDDLE,
+    "evaluate": LEAVES | MIDDLE,
+    "train": LEAVES | MIDDLE | {"learner", "evaluate"},
+    "predict": LEAVES | MIDDLE | {"trained"},
+    "export": LEAVES | MIDDLE | {"trained"},
+}
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "segtrain":
+                names = [f"segtrain.{alias.name}" for alias in node.names]
+        yield from (n.split(".")[1] for n in names if n.startswith("segtrain."))
+
+
+def test_imports_point_down():
+    for path in ROOT.rglob("*.py"):
+        part = path.relative_to(ROOT).parts[0].replace(".py", "")
+        if part in ("cli", "__main__", "__init__"):
+            continue
+        upward = set(imported(path)) - ALLOWED[part] - {part}
+        assert not upward, f"{path} imports {upward}"
+
+
+def test_nobody_imports_the_command_line():
+    for path in ROOT.rglob("*.py"):
+        if "cli" not in path.parts and path.name != "__main__.py":
+            assert "cli" not in set(imported(path)), path
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_is_instant_and_loads_no_framework(arguments):
+    code = (
+        "import sys; from segtrain.cli import app\n"
+        f"try: app({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'mxnet', 'numpy', 'cv2', 'gluoncv', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.5

@@ -1,0 +1,97 @@
+"""The gradient of a batch is the same on any number of devices, and so is a resumed run."""
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from segtrain.config import parse
+from segtrain.data import shapes
+from segtrain.data.loader import Batch
+from segtrain.learner import Learner
+
+DATA = shapes.build("train", size=(32, 32), train=7)
+
+
+def batch(count=7):
+    samples = [DATA.read(i) for i in range(count)]
+    masks = np.stack([s.mask for s in samples])
+    masks[0, :10] = 255
+    return Batch(np.stack([s.image.transpose(2, 0, 1) for s in samples]), masks, list(range(count)))
+
+
+def learner(devices, **train):
+    config = parse(
+        {
+            "model": {"name": "unet", "widths": [8, 16], "norm": train.pop("norm", "none")},
+            "train": {"loss": {"ce": 1, "dice": 0.5, "focal": 0.5}, **train},
+        }
+    )
+    return Learner(config, DATA, np.array([1.0, 2, 3, 4]), [mx.cpu(i) for i in range(devices)], 10)
+
+
+def gradients(learning):
+    return {
+        name: [g.asnumpy() for g in p.list_grad()]
+        for name, p in learning._parameters.items()
+        if p.grad_req != "null"
+    }
+
+
+@pytest.mark.parametrize("devices", [2, 3])
+@pytest.mark.parametrize("count", [7, 4, 2, 1])
+def test_gradients_are_those_of_one_device(devices, count):
+    one, many = learner(1), learner(devices)
+    for learning in (one, many):
+        learning.step(batch(count), 0)
+    expected = gradients(one)
+    for name, copies in gradients(many).items():
+        for copy in copies:  # after the step each device holds the sum
+            scale = np.abs(expected[name][0]).max()
+            assert np.abs(copy - expected[name][0]).max() <= 1e-5 * scale, name
+    assert many.losses()[0] == pytest.approx(one.losses()[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_replicas_stay_equal(optimizer):
+    learning = learner(3, optimizer=optimizer, lr=0.01, norm="batch")
+    for number, count in enumerate((7, 2, 5, 1)):
+        learning.step(batch(count), number)
+    for name, parameter in learning._parameters.items():
+        if parameter.grad_req != "null":
+            first, *others = [d.asnumpy() for d in parameter.list_data()]
+            assert all((first == other).all() for other in others), name
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_restore_goes_on_to_the_same_bits(optimizer, devices):
+    def trained(learning, numbers):
+        for number in numbers:
+            learning.step(batch(5), number)
+        return learning
+
+    options = {"optimizer": optimizer, "lr": 0.01, "norm": "batch"}
+    whole = trained(learner(devices, **options), range(6))
+    half = trained(learner(devices, **options), range(3))
+    again = learner(devices, **options)
+    again.restore(half.model_arrays(), half.optimizer_arrays(), half.counts())
+    trained(again, range(3, 6))
+    for kind in ("model_arrays", "optimizer_arrays"):
+        wanted, got = getattr(whole, kind)(), getattr(again, kind)()
+        assert set(wanted) == set(got)
+        for name in wanted:
+            assert (wanted[name] == got[name]).min().asscalar() == 1, name
+    assert again.lr == whole.lr
+
+
+def test_adamw_decays_the_weights_apart_from_the_gradient():
+    weight, grad = mx.nd.ones(3), mx.nd.zeros(3)
+    optimizer = mx.optimizer.create("adamw", learning_rate=0.1, wd=0.5)
+    optimizer.update(0, weight, grad, optimizer.create_state(0, weight))
+    assert weight.asnumpy() == pytest.approx(1 - 0.1 * 0.5)
+
+
+def test_biases_and_norms_are_not_decayed():
+    learning = learner(1, norm="batch")
+    decayed = {n.rsplit(".", 1)[-1] for n, p in learning._parameters.items() if p.wd_mult}
+    assert decayed == {"weight"}
