@@ -64,6 +64,8 @@ def export(run: Path, out: Path) -> dict[str, Any]:
 
 def _write(trained: Trained, folder: Path) -> None:
     """The bundle's files, but for parity.json."""
+    blank = np.zeros((trained.stride, trained.stride, 3), np.uint8)
+    trained.predictor().scores(blank)  # Gluon exports what has run once
     trained.net.export(str(folder / "model"), epoch=0)
     shutil.copyfile(infer.__file__, folder / "infer.py")
     files = ("model-symbol.json", "model-0000.params", "infer.py")

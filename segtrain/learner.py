@@ -50,7 +50,10 @@ class Learner:
         self._loss.initialize(ctx=contexts)
         self._loss.hybridize(static_alloc=True, static_shape=True)
         self._parameters = self.net._collect_params_with_prefix()
-        self.trainer = _trainer(config, list(self._parameters.values()), steps)
+        # The trainer must not know of running statistics: its first step overwrites those of the
+        # other devices with the first one's.
+        self._trainable = [p for p in self._parameters.values() if p.grad_req != "null"]
+        self.trainer = _trainer(config, self._trainable, steps)
         self._pending: list[list[mx.nd.NDArray]] = []
 
     def step(self, batch: Batch, number: int) -> None:
@@ -92,15 +95,23 @@ class Learner:
     def _clear_idle(self, contexts: list) -> None:
         """Give devices without samples a gradient of zero, to be summed with the others'."""
         for context in contexts:
-            for parameter in self._parameters.values():
-                if parameter.grad_req != "null":
-                    parameter.grad(context)[:] = 0
-                    parameter.data(context)._fresh_grad = True
+            for parameter in self._trainable:
+                parameter.grad(context)[:] = 0
+                parameter.data(context)._fresh_grad = True
+
+    def wait(self) -> None:
+        """Let the devices finish; needed before running statistics are read.
+
+        In a network hybridized with static_alloc, MXNet's engine doesn't know that the backward
+        pass updates them, and a reader may get the values from before.
+        """
+        mx.nd.waitall()
 
     # ---- what a checkpoint keeps
 
     def model_arrays(self) -> run.Arrays:
         """The parameters of the first device; running statistics averaged over the devices."""
+        self.wait()
         return {
             name: p.data(self.contexts[0]).as_in_context(mx.cpu())
             if p.grad_req != "null"
@@ -110,6 +121,7 @@ class Learner:
 
     def optimizer_arrays(self) -> run.Arrays:
         """The optimizer's states by parameter, and each device's own running statistics."""
+        self.wait()
         arrays = {}
         for index, state in self.trainer._updaters[0].states.items():
             for slot, array in enumerate(_slots(state)):
@@ -146,9 +158,7 @@ class Learner:
 
     def _restore_states(self, kept: run.Arrays) -> None:
         for updater, context in zip(self.trainer._updaters, self.contexts):
-            for index, parameter in enumerate(self._parameters.values()):
-                if parameter.grad_req == "null":
-                    continue
+            for index, parameter in enumerate(self._trainable):
                 empty = self.trainer._optimizer.create_state(index, parameter.data(context))
                 for slot, array in enumerate(_slots(empty)):
                     array[:] = kept[f"{index}.{slot}"].as_in_context(context)

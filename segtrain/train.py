@@ -56,7 +56,7 @@ def train(config: Config, out: Path, device: str = "auto", resume: bool = False)
 
 
 class StopRequest:
-    """True once SIGINT or SIGTERM came; the second one interrupts at once."""
+    """True once SIGINT or SIGTERM came; the second one ends the process at once."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -75,8 +75,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
+        if self.asked:  # an exception would wait for the step that the devices are at
+            print("stopped at once; what was saved before is whole", file=sys.stderr, flush=True)
+            os._exit(130)
         self.asked = True
         print("\nstopping after this step (once more: at once, without saving)", file=sys.stderr)
 
@@ -182,6 +183,7 @@ class Session:
         due = (state["epoch"] + 1) % self.config.eval.every == 0
         result = None
         if due or state["epoch"] + 1 == train.epochs:
+            self.learner.wait()
             result = evaluate(self.predictor, self.val, self.policy, self.stop)
             if result is None:
                 self._save()

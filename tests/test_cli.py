@@ -92,7 +92,11 @@ def test_a_device_that_isnt_there(config_file, tmp_path, devices, part):
 
 @pytest.mark.parametrize("command", ["eval", "export", "predict"])
 def test_a_folder_that_is_no_run(command, folder, tmp_path):
-    more = {"eval": [], "export": ["--out", tmp_path / "b"], "predict": [folder, "--out", tmp_path / "m"]}
+    more = {
+        "eval": [],
+        "export": ["--out", tmp_path / "b"],
+        "predict": [folder, "--out", tmp_path / "m"],
+    }
     for path, part in ((folder, "isn't a run folder"), (tmp_path / "no", "doesn't exist")):
         code, text = run(command, path, *more[command])
         assert code == 2

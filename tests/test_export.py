@@ -15,7 +15,7 @@ ALONE = """
 import importlib.abc, runpy, sys
 class OnlyThree(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"segtrain", "gluoncv", "pydantic", "PIL", "tqdm", "typer", "rich", "yaml"}:
+        if name.split(".")[0] in "segtrain gluoncv pydantic PIL tqdm typer rich yaml".split():
             raise ImportError(f"{name} is not among mxnet, numpy and opencv")
 sys.meta_path.insert(0, OnlyThree())
 sys.argv = sys.argv[1:]
@@ -99,8 +99,7 @@ def test_a_network_that_disagrees_is_not_exported(home, monkeypatch):
     def doctored(trained, folder):
         write(trained, folder)
         script = folder / "infer.py"
-        script.write_text(script.read_text().replace("mirrored at its", "", 1))
-        script.write_text(script.read_text().replace('.astype("uint8").asnumpy()', ".asnumpy() * 0", 1))
+        script.write_text(script.read_text().replace("scores.argmax(axis=1)", "scores.argmin(axis=1)"))
 
     monkeypatch.setattr(module, "_write", doctored)
     code, text = run(*export_to(home, "wrong"))

@@ -124,7 +124,7 @@ def test_median_frequency_weights_of_camvid_are_the_published():
     from segtrain.data import folder
     from segtrain.data.scan import scan
 
-    names = "sky building pole road pavement tree sign fence car pedestrian bicyclist".split()
+    names = [str(i) for i in range(11)]
     data = folder.build("train", root=real("camvid"), classes=names, ignore=11)
     weights = losses.class_weights("median", scan(data, "train").pixels, names)
     published = [0.2793, 0.2017, 4.7865, 0.1490, 1.0, 0.4217, 3.8467, 1.9736, 0.7889, 6.3747, 8.8587]

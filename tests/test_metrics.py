@@ -63,7 +63,9 @@ def test_bootstrap_holds_the_score_and_shrinks_with_images():
     rng = np.random.default_rng(0)
 
     def matrices(count):
-        return rng.poisson(20, (count, 3, 3)) + np.eye(3, dtype=int) * rng.integers(50, 200, (count, 1, 1))
+        return rng.poisson(20, (count, 3, 3)) + np.eye(3, dtype=int) * rng.integers(
+            50, 200, (count, 1, 1)
+        )
 
     few, many = matrices(10), matrices(400)
     for group in (few, many):

@@ -92,7 +92,9 @@ def test_stopped_in_an_epoch_and_resumed_by_the_command_it_prints(home, number, 
     import shlex
 
     folder = home / f"stopped-{number.name}"
-    process = start("train", home / "small.yaml", "train.epochs=200", "--out", folder, start_new_session=True)
+    process = start(
+        "train", home / "small.yaml", "train.epochs=200", "--out", folder, start_new_session=True
+    )
     while not (folder / "history.csv").exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -149,7 +151,7 @@ def test_the_second_interrupt_aborts_at_once(home):
     begun = time.monotonic()
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 130 and "at once" in output and "Traceback" not in output
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 5
 
 
 def test_resume_needs_the_same_config_and_something_to_resume(home, tmp_path):
@@ -180,7 +182,8 @@ def test_the_loss_in_the_history_is_the_one_optimised(tmp_path):
 
     (tmp_path / "c.yaml").write_text(SMALL)
     loaded = config.load(
-        tmp_path / "c.yaml", ["train.lr=1e-12", "train.epochs=1", "train.loss={ce: 2}", "model.norm=none"]
+        tmp_path / "c.yaml",
+        ["train.lr=1e-12", "train.epochs=1", "train.loss={ce: 2}", "model.norm=none"],
     )
     from segtrain.train import train
 

@@ -27,22 +27,26 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except (typer.Exit, typer.Abort):
             raise
-        except KeyboardInterrupt:
-            line, code = "stopped at once; what was saved before is whole", 130
-        except SegtrainError as error:
-            line, code = str(error), error.exit_code
-        except OSError as error:
-            line, code = _of_system(error)
-        except Exception as error:
+        except (KeyboardInterrupt, Exception) as error:
             if hasattr(error, "show"):  # a usage error, which Typer words itself
                 raise
-            # a defect of ours: say so, keep the traceback for --debug
-            text = " ".join(str(error).split())[:300]
-            line, code = f"internal error, {type(error).__name__}: {text} (see --debug)", 1
-        if _debug:
-            traceback.print_exc()
+            if _debug:
+                traceback.print_exc()
+            line, code = _worded(error)
         typer.echo(f"segtrain: {line}", err=True)
         raise typer.Exit(code)
+
+
+def _worded(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped at once; what was saved before is whole", 130
+    if isinstance(error, SegtrainError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return _of_system(error)
+    text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
+    return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
 
 
 def _of_system(error: OSError) -> tuple[str, int]:

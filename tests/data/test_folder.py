@@ -1,8 +1,8 @@
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 from conftest import CLASSES, real, write_pair
+from PIL import Image
 
 from segtrain.data import folder as format_
 from segtrain.data.scan import scan

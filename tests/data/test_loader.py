@@ -63,10 +63,8 @@ def test_an_epoch_left_early_doesnt_disturb_the_next():
 def test_a_workers_error_names_the_file(folder, workers):
     dataset = format_.build("train", root=folder, classes=shapes.CLASSES)
     (folder / "train/images/04.png").write_bytes(b"no picture")
-    with (
-        loader(workers, dataset=dataset, data=Data(crop=(32, 32))) as loading,
-        pytest.raises(UserError, match=r"04\.png"),
-    ):
+    loading = loader(workers, dataset=dataset, data=Data(crop=(32, 32)))
+    with loading, pytest.raises(UserError, match=r"04\.png"):
         collect(loading)
 
 
