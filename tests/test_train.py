@@ -116,14 +116,14 @@ def test_stopped_in_an_epoch_and_resumed_by_the_command_it_prints(home, number, 
 def test_stopped_in_the_middle_ends_at_the_same_bits(home):
     """Stop at a step of our choosing, from inside, then resume."""
     script = f"""
-import os, signal, sys
-from pathlib import Path
-from segtrain import config, learner, train
+import os, signal, sys, time
+from segtrain import learner
 step = learner.Learner.step
 def counted(self, batch, number):
     step(self, batch, number)
     if number == 13:
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(1)
 learner.Learner.step = counted
 from segtrain.cli import main
 sys.argv = ["segtrain", "train", {str(home / "small.yaml")!r}, "--out", {str(home / "middle")!r}]
