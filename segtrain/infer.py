@@ -13,6 +13,7 @@ import json
 import os
 import struct
 import sys
+import warnings
 import zlib
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -225,13 +226,22 @@ def _listed(inputs: Iterable[str]) -> Iterator[tuple[str, Path]]:
 # ---- the bundle
 
 
+def cores() -> int:
+    """The physical cores that this process may run on."""
+    cpus = os.sched_getaffinity(0)
+    files = [Path(f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list") for i in cpus]
+    return len({f.read_text() if f.exists() else str(f) for f in files})
+
+
 def load(bundle: Path, context) -> tuple[Callable, dict]:
     """A bundle's network and its ``model.json``."""
     import mxnet as mx
 
     about = json.loads((bundle / "model.json").read_text())
     symbol, parameters = (str(bundle / name) for name in ("model-symbol.json", "model-0000.params"))
-    net = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters, ctx=context)
+    with warnings.catch_warnings():  # of types that MXNet infers at the first call anyway
+        warnings.simplefilter("ignore", UserWarning)
+        net = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters, ctx=context)
     net.hybridize(static_alloc=True, static_shape=True)
     return net, about
 
@@ -245,6 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overlay", action="store_true", help="write the masks over the images too")
     parser.add_argument("--scores", action="store_true", help="write the raw scores too, as .npy")
     options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # MXNet would use half of them
     import mxnet as mx
 
     context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)

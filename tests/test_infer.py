@@ -1,5 +1,6 @@
 """The inference that segtrain and its bundles share, on networks small enough to reason about."""
 
+import inspect
 import io
 
 import mxnet as mx
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from mxnet.gluon import nn
 from PIL import Image
 
-from segtrain import infer
+from segtrain import infer, threads
 from segtrain.data.dataset import palette
 from segtrain.infer import Policy, Predictor
 
@@ -97,6 +98,11 @@ def test_the_palette_is_pascal_vocs():
         [192, 128, 128],
         [224, 224, 192],
     ]
+
+
+def test_it_uses_the_threads_that_segtrain_does():
+    """The rule is written twice, because infer.py stands alone; equal threads, equal bits."""
+    assert inspect.getsource(infer.cores) == inspect.getsource(threads.cores)
 
 
 def test_inputs_are_files_folders_and_globs(tmp_path):

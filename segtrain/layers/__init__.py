@@ -1,6 +1,6 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
-from segtrain.layers.blocks import Blocks, Fold, Normalize, Unfold
+from segtrain.layers.blocks import Blocks, Fold, Normalize, TotalDropout, Unfold
 from segtrain.layers.chain import Chain, Concat, Each, From, Sum, Take
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips
 
@@ -18,5 +18,6 @@ __all__ = [
     "Skips",
     "Sum",
     "Take",
+    "TotalDropout",
     "Unfold",
 ]

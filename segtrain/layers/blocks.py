@@ -51,6 +51,23 @@ class Unfold(Fold):
         return F.depth_to_space(x, self._factor)
 
 
+class TotalDropout(HybridBlock):
+    """In training, the whole input times 0 with the chance `rate`, else times 1; never rescaled.
+
+    Fourure et al. 2017, section 3.2. Each device draws once for its share of the batch.
+    """
+
+    def __init__(self, rate: float, dim: int = 2):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout {rate} is no chance from 0 to below 1")
+        self._rate = rate
+        self.one = self.params.get_constant("one", _column([1.0], (1,) * (dim + 2)))
+
+    def hybrid_forward(self, F, x, one):
+        return F.broadcast_mul(x, F.Dropout(one, p=self._rate) > 0)
+
+
 class BatchNorm1D(nn.BatchNorm):
     """Batch norm of (N, C, L), run as (N, C, 1, L).
 
@@ -113,6 +130,7 @@ class Blocks:
     """
 
     dim: int = 2
+    in_channels: int = 3
     norm: str = "batch"
     upsampling: str = "deconv"
     pre: bool = False

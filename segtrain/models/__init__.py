@@ -33,7 +33,8 @@ def network(
     mean, std = _statistics(model.in_channels, mean, std)
     with mx.name.NameManager():
         try:
-            blocks = Blocks(model.dim, model.norm, model.up, devices=devices)
+            channels = model.in_channels * model.fold**model.dim
+            blocks = Blocks(model.dim, channels, model.norm, model.up, devices=devices)
             normalize = Normalize(mean, std, model.dim)
             if model.fold == 1:
                 return Chain(normalize, build(classes, blocks, **options))

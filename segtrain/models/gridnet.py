@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Tuple
 
-from mxnet.gluon import nn
+from mxnet.gluon import HybridBlock
 
-from segtrain.layers import Blocks, Chain, Column, Encoder, Take
+from segtrain.layers import Blocks, Chain, Column, Encoder, Sum, Take, TotalDropout
 
 
 def build(
@@ -17,34 +17,50 @@ def build(
     widths: Tuple[int, ...] = (16, 32, 64, 128, 256),
     down: int = 3,
     up: int = 3,
+    dropout: float = 0.1,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
     widths: channels per row, finest first; down, up: the number of columns in which information
-    flows to coarser and to finer rows. The first down column has no lateral residuals.
+    flows to coarser and to finer rows; dropout: the chance that a lateral residual is dropped
+    whole (section 3.2). As in the authors' code the first down column has no lateral residuals,
+    and the last two up columns have transposed convolutions for convolutions.
     """
-    pre = replace(blocks, pre=True, bias=True)
+    blocks = replace(blocks, bias=True)
 
-    def lateral(i: int) -> Chain:
-        return pre.residual(widths[i], widths[i])
+    def unit(from_width: int, layer: HybridBlock) -> list[HybridBlock]:
+        return [*blocks.norms(from_width), blocks.relu(), layer]
+
+    def conv(width: int, transposed: bool = False) -> HybridBlock:
+        return blocks.deconv(width, 3, stride=1) if transposed else blocks.plain_conv(width)
+
+    def lateral(i: int, transposed: bool = False) -> Chain:
+        w = widths[i]
+        path = [part for _ in range(2) for part in unit(w, conv(w, transposed))]
+        return Chain(("x", Chain()), *path, TotalDropout(dropout, blocks.dim), Sum("x"))
 
     def downwards(i: int) -> Chain:
-        first = pre.conv(widths[i], stride=2, from_width=widths[i - 1])
-        return Chain(first, pre.conv(widths[i]))
+        halve = blocks.plain_conv(widths[i], stride=2)
+        return Chain(*unit(widths[i - 1], halve), *unit(widths[i], conv(widths[i])))
 
     def upwards(i: int) -> Chain:
-        grow = nn.Conv1DTranspose if blocks.dim == 1 else nn.Conv2DTranspose
-        first = [*pre.norms(widths[i + 1]), pre.relu(), grow(widths[i], 3, 2, 1, 1)]
-        return Chain(*first, pre.conv(widths[i]))
+        double, more = blocks.deconv(widths[i], 3), conv(widths[i], transposed=True)
+        return Chain(*unit(widths[i + 1], double), *unit(widths[i], more))
 
-    stem = replace(blocks, bias=True).convs(widths[0])
+    def transposed_lateral(i: int) -> Chain:
+        return lateral(i, transposed=True)
+
+    laterals = [lateral] * max(0, up - 2) + [transposed_lateral] * min(up, 2)
     return Chain(
-        stem,
+        *blocks.norms(blocks.in_channels),
+        blocks.convs(widths[0]),
         Encoder(len(widths), unit=lambda i: Chain(), down=downwards),
         *[Column(len(widths), lateral, downwards, "down") for _ in range(down - 1)],
-        *[Column(len(widths), lateral, upwards, "up") for _ in range(up)],
+        *[Column(len(widths), across, upwards, "up") for across in laterals],
         Take(0),
-        *pre.norms(widths[0]),
-        pre.relu(),
-        blocks.head(classes),
+        conv(classes, transposed=True),
+        *blocks.norms(classes),
+        blocks.relu(),
+        conv(classes, transposed=True),
+        *blocks.norms(classes),
     )

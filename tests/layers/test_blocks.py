@@ -2,7 +2,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from segtrain.layers import Blocks, Fold, Normalize, Unfold
+from segtrain.layers import Blocks, Fold, Normalize, TotalDropout, Unfold
 
 
 def shape_of(block, shape):
@@ -61,6 +61,19 @@ def test_fold_and_unfold_are_inverse():
     x = mx.nd.random.uniform(shape=(2, 3, 8, 12))
     assert Fold(4)(x).shape == (2, 48, 2, 3)
     assert (Unfold(4)(Fold(4)(x)) == x).min().asscalar() == 1
+
+
+def test_total_dropout_drops_all_or_nothing():
+    block = TotalDropout(0.3)
+    block.initialize()
+    block.hybridize()
+    x = mx.nd.ones((2, 3, 4, 4))
+    assert (block(x) == x).min().asscalar() == 1
+    mx.random.seed(0)
+    with mx.autograd.train_mode():
+        drawn = [block(x).asnumpy() for _ in range(300)]
+    assert all(d.min() == d.max() and d.max() in (0, 1) for d in drawn)
+    assert np.mean([d.max() for d in drawn]) == pytest.approx(0.7, abs=0.08)
 
 
 def test_batch_norm_in_1d_equals_that_in_2d():
