@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -66,7 +67,7 @@ class Data(Named):
     augment: List[str] = Field(
         ["scale(0.5, 2)", "flip", "color(0.2)"], description="in this order, as in augment.py"
     )
-    workers: Union[Literal["auto"], int] = Field("auto", description="loader processes; 0: none")
+    workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
     mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
     std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
 
@@ -99,8 +100,9 @@ class Train(Section):
     @field_validator("milestones")
     @classmethod
     def _shares(cls, milestones: List[float]) -> List[float]:
-        if any(not 0 < m < 1 for m in milestones) or milestones != sorted(milestones):
-            raise ValueError("milestones are rising shares of the run, between 0 and 1")
+        fits = all(0 < m < 1 for m in milestones) and milestones == sorted(set(milestones))
+        if not milestones or not fits:
+            raise ValueError("milestones are one or more rising shares of the run, between 0 and 1")
         return milestones
 
 
@@ -116,8 +118,8 @@ class Eval(Section):
     @field_validator("scales")
     @classmethod
     def _some(cls, scales: List[float]) -> List[float]:
-        if not scales or min(scales) <= 0:
-            raise ValueError("scales are one or more positive numbers")
+        if not scales or not all(0 < scale < 100 for scale in scales):
+            raise ValueError("scales are one or more positive numbers, like [0.75, 1, 1.25]")
         return scales
 
 
@@ -169,12 +171,16 @@ def dump(config: Config) -> str:
     lines = []
     for name, value in config.model_dump(mode="json").items():
         if not isinstance(value, dict):
-            lines.append(f"{name}: {_inline(value)}  # {config.origin(name)}")
+            lines.append(f"{name}: {_inline(value)}  # {_comment(config, name)}")
             continue
         lines.append(f"{name}:")
         for key, inner in value.items():
-            lines.append(f"  {key}: {_inline(inner)}  # {config.origin(f'{name}.{key}')}")
+            lines.append(f"  {key}: {_inline(inner)}  # {_comment(config, f'{name}.{key}')}")
     return "\n".join(lines) + "\n"
+
+
+def _comment(config: Config, key: str) -> str:
+    return " ".join(config.origin(key).split())
 
 
 def _inline(value: Any) -> str:

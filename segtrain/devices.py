@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
+from importlib import metadata
 
 import mxnet as mx
 
@@ -21,8 +24,10 @@ def contexts(text: str = "auto") -> list[mx.Context]:
     doesn't exist, or one that the published MXNet builds have no kernels for.
     """
     if text == "auto":
-        usable = [i for i in range(mx.context.num_gpus()) if _unusable(i) is None]
-        return [mx.gpu(i) for i in usable] or [mx.cpu()]
+        reasons = {i: _unusable(i) for i in range(mx.context.num_gpus())}
+        for reason in filter(None, reasons.values()):
+            print(f"segtrain: {reason}", file=sys.stderr)
+        return [mx.gpu(i) for i, reason in reasons.items() if reason is None] or [mx.cpu()]
     match = re.fullmatch(r"(?:(cpu|gpu)(?::|$))?((?:\d+(?:,\d+)*)?)", text.strip())
     if not match or not text.strip():
         raise UserError(f"--devices {text!r}: write auto, cpu, gpu, cpu:0,1 or gpu:0,1")
@@ -50,18 +55,37 @@ def _gpus(text: str, ids: list[int]) -> list[mx.Context]:
 
 
 def _unusable(index: int) -> str | None:
-    """Why GPU `index` can't run the published wheels' kernels, or None where it can."""
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader", "-i", str(index)]
+    """Why GPU `index` can't run the published wheels' kernels, or None where it can.
+
+    An MXNet build of another source than the package index is believed to suit its machine.
+    """
+    if not any(_installed(wheel) for wheel in ("mxnet-cu112", "mxnet-cu117")):
+        return None
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
+    query += ["-i", _physical(index)]
     try:
         out = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True).stdout
         name, capability = (part.strip() for part in out.strip().rsplit(",", 1))
         major, minor = (int(part) for part in capability.split("."))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
-    if mx.__version__ != "1.9.1" or _OLDEST <= (major, minor) <= _NEWEST:
+    if _OLDEST <= (major, minor) <= _NEWEST:
         return None
     return (
         f"GPU {index} ({name}) has compute capability {capability}, and the published MXNet 1.9.1 "
         "wheels hold kernels for 5.0 to 8.9 only: use another card, --devices cpu, or an MXNet "
         "build made for this card"
     )
+
+
+def _installed(distribution: str) -> bool:
+    try:
+        return bool(metadata.version(distribution))
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _physical(index: int) -> str:
+    """The `index`-th visible card as nvidia-smi knows it."""
+    visible = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return visible[index] if index < len(visible) and visible[index] else str(index)

@@ -23,7 +23,7 @@ import numpy as np
 import segtrain
 from segtrain import infer
 from segtrain.data import shapes
-from segtrain.data.dataset import open_split
+from segtrain.data.dataset import Dataset, open_split
 from segtrain.data.files import read_mask
 from segtrain.errors import SegtrainError, UserError
 from segtrain.trained import Trained, open_trained
@@ -123,7 +123,7 @@ def check(trained: Trained, bundle: Path) -> dict[str, Any]:
 
 
 def _run(script: Path, images: Path, out: Path) -> None:
-    command = [sys.executable, str(script), str(images), "--out", str(out), "--scores"]
+    command = [sys.executable, str(script.resolve()), str(images), "--out", str(out), "--scores"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
@@ -148,14 +148,18 @@ def _images(trained: Trained) -> tuple[dict[str, np.ndarray], str]:
     """Three images (H, W, 3), and where they are from."""
     assert trained.config is not None
     try:
-        dataset, source = open_split(trained.config.data, "val"), "the validation split"
+        images, source = _first(open_split(trained.config.data, "val")), "the validation split"
     except UserError as error:
-        dataset, source = shapes.build("val", size=(360, 480), val=3), f"synthetic shapes ({error})"
-    last = len(dataset.ids) - 1
-    images = [dataset.read(min(i, last)).image for i in range(3)]
+        images = _first(shapes.build("val", size=(360, 480), val=3))
+        source = f"synthetic shapes ({error})"
     sizes = [images[0].shape[:2], ODD, SMALL]
     names = [f"{height}x{width}" for height, width in sizes]
     return {
         f"{i}-{name}": cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         for i, (name, image, (height, width)) in enumerate(zip(names, images, sizes))
     }, source
+
+
+def _first(dataset: Dataset) -> list[np.ndarray]:
+    """The first three images, the last one again where there are fewer."""
+    return [dataset.read(min(i, len(dataset.ids) - 1)).image for i in range(3)]

@@ -142,8 +142,12 @@ def gaussian(side: int) -> np.ndarray:
 def decode(content: bytes) -> np.ndarray | None:
     """A file's content as (H, W, 3) uint8 RGB, EXIF orientation applied; None if it is damaged."""
     pixels = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if len(pixels) else None
-    cut = content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-64:]
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if len(pixels) else None
+    except cv2.error:  # more pixels than OpenCV is willing to decode
+        return None
+    last_scan = content.rfind(b"\xff\xda")
+    cut = content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[last_scan:]
     return None if image is None or cut else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
@@ -207,6 +211,15 @@ def find(inputs: Iterable[str]) -> dict[str, Path]:
     return found
 
 
+def refuse_overwriting(files: dict[str, Path], out: Path) -> None:
+    """InputError where a mask or an overlay would be written over one of the images."""
+    images = {path.resolve() for path in files.values()}
+    for name in files:
+        for target in (out / f"{name}.png", out / "overlays" / f"{name}.png"):
+            if target.resolve() in images:
+                raise InputError(f"{target} is one of the images: give another --out")
+
+
 def _listed(inputs: Iterable[str]) -> Iterator[tuple[str, Path]]:
     for text in inputs:
         path = Path(text)
@@ -259,11 +272,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import mxnet as mx
 
     context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)
-    net, about = load(Path(__file__).resolve().parent, context)
-    predictor = Predictor(net, about["stride"], context)
-    palette = np.array(about["palette"], np.uint8)
     try:
-        for name, path in find(options.input).items():
+        net, about = load(Path(__file__).resolve().parent, context)
+        predictor = Predictor(net, about["stride"], context)
+        palette = np.array(about["palette"], np.uint8)
+        files = find(options.input)
+        refuse_overwriting(files, options.out)
+        for name, path in files.items():
             image = read(path)
             mask = predictor.mask(image)
             write(options.out / f"{name}.png", encode(mask, palette))
@@ -271,8 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 write(options.out / "overlays" / f"{name}.png", overlay(image, mask, palette))
             if options.scores:
                 np.save(options.out / f"{name}.npy", predictor.scores(image))
-    except (InputError, OSError) as error:
-        sys.exit(f"infer.py: {error}")
+    except (InputError, OSError, KeyError, ValueError, mx.MXNetError) as error:
+        sys.exit(f"infer.py: {' '.join(str(error).split())[:300]}")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,11 @@ class AdamW(mx.optimizer.Adam):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
 
     def update(self, index, weight, grad, state):
-        decay, kept = self._get_wd(index), self.wd
+        decayed, kept = weight * self._get_wd(index), self.wd
         self.wd: float = 0.0
         super().update(index, weight, grad, state)
         self.wd = kept
-        if decay:
-            weight[:] -= self._get_lr(index) * decay * weight
+        weight[:] -= self._get_lr(index) * decayed
 
 
 class Learner:
@@ -37,9 +36,11 @@ class Learner:
 
     def __init__(self, config: Config, dataset: Any, weights: np.ndarray, contexts: list, steps: int):
         self.config, self.contexts = config, contexts
+        _check_devices(config, len(dataset.ids), contexts)
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
+        self.stride = _fitting_stride(self.net, config)
         models.initialize(self.net, config.model, contexts, config.seed)
         self.net.hybridize(static_alloc=True, static_shape=True)
         self._terms = {k: v for k, v in config.train.loss.items() if v}
@@ -110,14 +111,10 @@ class Learner:
     # ---- what a checkpoint keeps
 
     def model_arrays(self) -> run.Arrays:
-        """The parameters of the first device; running statistics averaged over the devices."""
+        """The first device's parameters and running statistics: the network that is evaluated."""
         self.wait()
-        return {
-            name: p.data(self.contexts[0]).as_in_context(mx.cpu())
-            if p.grad_req != "null"
-            else sum(d.as_in_context(mx.cpu()) for d in p.list_data()) / len(self.contexts)
-            for name, p in self._parameters.items()
-        }
+        first = self.contexts[0]
+        return {n: p.data(first).as_in_context(mx.cpu()) for n, p in self._parameters.items()}
 
     def optimizer_arrays(self) -> run.Arrays:
         """The optimizer's states by parameter, and each device's own running statistics."""
@@ -143,23 +140,23 @@ class Learner:
         """Go back to what a checkpoint kept; with as many devices as then, bit for bit."""
         run.put(self.net, model)
         for name, parameter in self._statistics():
-            if f"device{len(self.contexts)}.{name}" in optimizer:
-                continue  # kept from more devices: their average stands
             for device, context in enumerate(self.contexts):
                 kept = optimizer.get(f"device{device}.{name}", model[name])
                 parameter.data(context)[:] = kept.as_in_context(context)
         self._restore_states(optimizer)
         updates = self.trainer._optimizer
         updates.num_update = counts["num_update"]
-        for device in range(len(self.contexts)):
+        for context in self.contexts:
             per_index = {int(k): v for k, v in counts["index_counts"].items()}
-            updates._all_index_update_counts[device] = per_index
-        updates._index_update_count = updates._all_index_update_counts[0]
+            updates._all_index_update_counts[context.device_id] = per_index
+        updates._index_update_count = updates._all_index_update_counts[self.contexts[0].device_id]
 
     def _restore_states(self, kept: run.Arrays) -> None:
         for updater, context in zip(self.trainer._updaters, self.contexts):
             for index, parameter in enumerate(self._trainable):
                 empty = self.trainer._optimizer.create_state(index, parameter.data(context))
+                if _slots(empty) and f"{index}.0" not in kept:
+                    continue  # saved before the first step
                 for slot, array in enumerate(_slots(empty)):
                     array[:] = kept[f"{index}.{slot}"].as_in_context(context)
                 updater.states[index] = empty
@@ -167,6 +164,40 @@ class Learner:
 
     def _statistics(self) -> list:
         return [(n, p) for n, p in self._parameters.items() if "running" in n]
+
+
+def _check_devices(config: Config, samples: int, contexts: list) -> None:
+    """UserError where the devices can't do what the config asks of them."""
+    on_cpu = contexts[0].device_type == "cpu"
+    if config.train.kvstore == "nccl" and on_cpu:
+        raise UserError("train.kvstore=nccl sums over GPUs; on the CPU write train.kvstore=device")
+    if config.model.norm != "sync" or len(contexts) == 1:
+        return
+    if on_cpu:
+        raise UserError(
+            "model.norm=sync would hang on several CPU devices (MXNet 1.9.1); "
+            "use model.norm=group, or one device"
+        )
+    smallest = samples % config.train.batch or min(samples, config.train.batch)
+    if smallest < len(contexts):
+        raise UserError(
+            f"model.norm=sync needs a sample for each of the {len(contexts)} devices, and the last "
+            f"batch has {smallest}: change train.batch"
+        )
+
+
+def _fitting_stride(net: Any, config: Config) -> int:
+    """The network's stride; UserError where the config's crop doesn't fit it."""
+    if config.model.dim == 1:
+        raise UserError("model.dim=1 is for signals, and this dataset has images: write model.dim=2")
+    stride = models.stride(net, config.model)
+    fitting = [max(stride, round(side / stride) * stride) for side in config.data.crop]
+    if fitting != list(config.data.crop):
+        raise UserError(
+            f"data.crop={list(config.data.crop)}: this network takes sides in multiples of "
+            f"{stride}; write data.crop={fitting}"
+        )
+    return stride
 
 
 def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:

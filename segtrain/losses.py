@@ -19,12 +19,12 @@ from segtrain.errors import UserError, nearest
 class Truth:
     """A device's share of the truth: ids (N, H, W), weights (N, H, W), 0 where ignored."""
 
-    def __init__(self, F, ids, weights, classes: int):
-        self.F, self.ids, self.weights, self.classes = F, ids, weights, classes
+    def __init__(self, F, ids, weights, ignore: int, classes: int):
+        self.F, self.ids, self.weights, self.ignore, self.classes = F, ids, weights, ignore, classes
 
 
 def ce(log_p, truth: Truth):
-    """Cross-entropy, weighted per class; mean over the pixels' weights."""
+    """Cross-entropy: the mean over the valid pixels, each with the weight of its class."""
     picked = truth.F.pick(log_p, truth.ids, axis=-1)
     return -truth.F.sum(picked * truth.weights)
 
@@ -41,7 +41,7 @@ def dice(log_p, truth: Truth):
     Mean over the image's classes, then over the batch's images; class weights don't count.
     """
     F, classes = truth.F, truth.classes
-    valid = F.reshape(truth.weights > 0, (0, 1, -1))
+    valid = F.reshape(truth.ids != truth.ignore, (0, 1, -1))
     picked = F.reshape(F.exp(F.pick(log_p, truth.ids, axis=-1)), (0, 1, -1)) * valid
     # Sums over pixels as matrix products: a third of the time of products and sums of maps.
     hot = F.BlockGrad(F.reshape(F.one_hot(truth.ids, classes), (0, -1, classes)))
@@ -79,14 +79,14 @@ class Loss(HybridBlock):
         super().__init__()
         self._channel_last = (0, 2, 3, 1) if dim == 2 else (0, 2, 1)
         self._losses = [find(name) for name in names]
-        self._classes = len(class_weights)
+        self._classes, self._ignore = len(class_weights), ignore
         self.table = self.params.get_constant("table", pixel_weights(class_weights, ignore))
 
     def hybrid_forward(self, F, scores, masks, table):
         # Channel-last: MXNet's softmax over the last axis is five times as fast as over axis 1.
         log_p = F.log_softmax(F.transpose(scores, self._channel_last), axis=-1)
         ids = F.cast(masks, "float32")
-        truth = Truth(F, ids, F.take(table, ids), self._classes)
+        truth = Truth(F, ids, F.take(table, ids), self._ignore, self._classes)
         return F.concat(*[loss(log_p, truth) for loss in self._losses], dim=0)
 
 

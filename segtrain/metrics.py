@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Sequence
 
 import numpy as np
@@ -69,7 +70,9 @@ def bootstrap(matrices: np.ndarray, seed: int = 0, rounds: int = 1000) -> list[f
     draws = rng.multinomial(count, np.full(count, 1 / count), size=rounds).astype(float)
     hits = draws @ np.diagonal(matrices, axis1=1, axis2=2)
     union = draws @ (matrices.sum(axis=1) + matrices.sum(axis=2)) - hits
-    values = np.nanmean(_ratio(hits, union), axis=1)
+    with warnings.catch_warnings():  # a draw may hold nothing but ignored pixels
+        warnings.simplefilter("ignore", RuntimeWarning)
+        values = np.nanmean(_ratio(hits, union), axis=1)
     return [number(v) for v in np.nanpercentile(values, [2.5, 97.5])]
 
 

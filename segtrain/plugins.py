@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import typing
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Iterable
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from typing_extensions import get_type_hints
 
 from segtrain.errors import UserError, nearest
 
@@ -36,7 +36,7 @@ def options(
     UserError names `where` (the config's section), the key, and what it should be; a key that
     is unknown might have been meant for one of `also`, the section's own.
     """
-    hints = typing.get_type_hints(build)
+    hints = get_type_hints(build, include_extras=True)
     fields: dict[str, Any] = {
         name: (hints[name], ... if p.default is p.empty else p.default)
         for name, p in inspect.signature(build).parameters.items()

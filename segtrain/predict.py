@@ -24,6 +24,7 @@ def predict(
     predictor, written = trained.predictor(policy), []
     try:
         files = infer.find(inputs)
+        infer.refuse_overwriting(files, out)
         for name, path in tqdm(files.items(), desc="predict", unit="image", disable=None):
             image = infer.read(path)
             mask = predictor.mask(image)

@@ -9,10 +9,13 @@ import io
 import json
 import os
 import shutil
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Mapping
 
 import mxnet as mx
+from tqdm import tqdm
 
 from segtrain.config import Config, load
 from segtrain.errors import SegtrainError, UserError
@@ -64,11 +67,22 @@ class Run:
             raise UserError(f"{path} {what}; give a folder that `segtrain train` made")
         return cls(path)
 
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """UserError where `path` can't become a new run folder: something is there already."""
+        taken = path.exists() and (
+            not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())
+        )
+        if taken:
+            raise UserError(f"{path} exists: add --resume to go on with it, or give another --out")
+        home = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not os.access(home, os.W_OK):
+            raise UserError(f"{home}: can't be written; give another --out")
+
     @classmethod
     def create(cls, path: Path) -> Run:
-        """A new, empty run folder; UserError where there is something already."""
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise UserError(f"{path} exists: add --resume to go on with it, or give another --out")
+        """A new run folder; UserError where there is something already."""
+        cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         return cls(path)
 
@@ -87,8 +101,9 @@ class Run:
         return fd
 
     def log(self, line: str) -> None:
-        """Append a line to log.txt."""
-        with open(self.path / "log.txt", "a", encoding="utf-8") as file:
+        """Print a line to stderr and append it to log.txt, if that can be written."""
+        tqdm.write(line, file=sys.stderr)
+        with suppress(OSError), open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def write_history(self, rows: list[dict[str, Any]]) -> None:
@@ -109,6 +124,11 @@ class Run:
         return self.load("best", ())[1]["best"]
 
     # ---- checkpoints
+
+    def has(self, name: str) -> bool:
+        """Whether there is a checkpoint of that name, or one before it."""
+        home = self.path / "checkpoints"
+        return (home / name).is_dir() or (home / f"{name}.previous").is_dir()
 
     def save(self, name: str, arrays: Mapping[str, Arrays], state: dict[str, Any]) -> None:
         """Write the checkpoint `name`: a ``.params`` file per entry of `arrays`, and state.json.

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 import segtrain
 from segtrain import config as configs
-from segtrain import devices, losses, models
+from segtrain import devices, losses
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset, open_split
 from segtrain.data.loader import Batch, Loader, open_loader
@@ -39,21 +40,37 @@ def train(config: Config, out: Path, device: str = "auto", resume: bool = False)
     """
     contexts = devices.contexts(device)
     run = _reopen(out, config) if resume else None
+    if run is None:
+        Run.check_free(out)
     sets = {split: open_split(config.data, split) for split in ("train", "val")}
     census = {split: scan(dataset, split) for split, dataset in sets.items()}
     weights = losses.class_weights(
         config.train.class_weights, census["train"].pixels, sets["train"].classes
     )
     workers = _workers(config, contexts)
+    files = {split: _checksum(dataset.ids) for split, dataset in sets.items()}
+    if run:
+        _check_files(run, files)
     with StopRequest() as stop, _loader(config, sets["train"], workers) as loader:
         learner = Learner(config, sets["train"], weights, contexts, len(loader))
-        run = run or _begin(out, config, contexts, sets, workers)
+        run = run or Run.create(out)
         lock = run.lock()
         try:
-            Session(run, config, learner, loader, sets["val"], stop).go(resume)
+            if not (run.path / "environment.json").exists():
+                _describe(run, config, contexts, workers, files)
+            Session(run, config, learner, loader, sets["val"], stop).go()
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, device)}") from None
         finally:
             os.close(lock)
     return run
+
+
+def resume_command(run: Run, device: str) -> str:
+    """The command that goes on with a run that was stopped."""
+    where = ["--devices", device] if device != "auto" else []
+    command = ["segtrain", "train", str(run.path / "config.yaml"), "--out", str(run.path)]
+    return shlex.join([*command, *where, "--resume"])
 
 
 class StopRequest:
@@ -112,11 +129,11 @@ class Session:
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop = loader, val, stop
         self.policy = policy_of(config)
-        side = models.stride(learner.net, config.model)
-        self.predictor = Predictor(learner.net, side, learner.contexts[0], self.policy)
+        self.predictor = Predictor(learner.net, learner.stride, learner.contexts[0], self.policy)
         self.state: dict[str, Any] = {
             "epoch": 0,
             "batch": 0,
+            "seconds": 0.0,
             "losses": {},
             "best": None,
             "history": [],
@@ -124,20 +141,20 @@ class Session:
             "ignore": val.ignore,
         }
 
-    def go(self, resume: bool) -> None:
-        """Train to the end of the last epoch."""
-        if resume:
+    def go(self) -> None:
+        """Train to the end of the last epoch, from the last checkpoint if there is one."""
+        if self.run.has("last"):
             self._restore()
         while self.state["epoch"] < self.config.train.epochs:
-            started = time.perf_counter()
             self._steps()
-            self._close_epoch(started)
+            self._close_epoch()
             if self.stop():
                 raise Stopped(f"stopped after epoch {self.state['epoch']}")
 
     def _steps(self) -> None:
         """The epoch's steps from where the state stands."""
         state, every = self.state, self.config.train.log_every
+        before, begun, images = state["seconds"], time.perf_counter(), 0
         first = state["epoch"] * len(self.loader)
         bar = tqdm(
             total=len(self.loader),
@@ -148,7 +165,6 @@ class Session:
             leave=False,
         )
         with bar:
-            begun, images = time.perf_counter(), 0
             for batch in self._batches():
                 self.learner.step(batch, first + state["batch"])
                 state["batch"] += 1
@@ -159,6 +175,7 @@ class Session:
                 if self.stop():
                     break
         self._read_losses()
+        state["seconds"] = before + time.perf_counter() - begun
         if self.stop():
             self._save()
             raise Stopped(f"stopped in epoch {state['epoch'] + 1}, step {state['batch']}")
@@ -193,10 +210,9 @@ class Session:
         )
         bar.update(state["batch"] - bar.n)
 
-    def _close_epoch(self, started: float) -> None:
+    def _close_epoch(self) -> None:
         """Evaluate where it is due, add the row, save."""
-        state, train = self.state, self.config.train
-        trained = time.perf_counter() - started
+        state, train, begun = self.state, self.config.train, time.perf_counter()
         row = {"epoch": state["epoch"] + 1, "step": (state["epoch"] + 1) * len(self.loader)}
         row["lr"] = self.learner.lr
         row["loss"] = sum(state["losses"].values()) / len(self.loader)
@@ -210,9 +226,9 @@ class Session:
                 self._save()
                 raise Stopped(f"stopped in the evaluation of epoch {state['epoch'] + 1}")
             row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
-        row["images_per_second"] = round(len(self.loader.order(0)) / trained, 2)
-        row["seconds"] = round(time.perf_counter() - started, 1)
-        state.update(epoch=state["epoch"] + 1, batch=0, losses={})
+        row["images_per_second"] = round(len(self.loader.order(0)) / state["seconds"], 2)
+        row["seconds"] = round(state["seconds"] + time.perf_counter() - begun, 1)
+        state.update(epoch=state["epoch"] + 1, batch=0, seconds=0.0, losses={})
         state["history"].append(row)
         self._save(result)
         self._report(row)
@@ -246,7 +262,6 @@ class Session:
             f"lr {row['lr']:.2g}  {row['images_per_second']} img/s  {score}"
         )
         self.run.log(line)
-        tqdm.write(line, file=sys.stderr)
 
 
 def policy_of(config: Config) -> Policy:
@@ -275,8 +290,8 @@ def run_path(config_path: Path, resume: bool, home: Path = Path("runs")) -> Path
 
 def _reopen(out: Path, config: Config) -> Run:
     """The run to go on with; UserError where there is none, or its config differs."""
-    if not (out / "checkpoints").is_dir():
-        raise UserError(f"nothing to resume: {out} holds no checkpoint; leave --resume out to start")
+    if not (out / "config.yaml").is_file():
+        raise UserError(f"nothing to resume: {out} is no run folder; leave --resume out to start")
     run = Run.open(out)
     kept, now = (_flat(c.model_dump(mode="json")) for c in (run.config(), config))
     free = ("data.root", "data.workers", "train.log_every")
@@ -300,10 +315,24 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _begin(out: Path, config: Config, contexts: list, sets: dict[str, Dataset], workers: int) -> Run:
-    run = Run.create(out)
-    write(run.path / "config.yaml", configs.dump(config))
-    names = {split: "\n".join(dataset.ids).encode() for split, dataset in sets.items()}
+def _checksum(ids: list[str]) -> str:
+    return hashlib.sha256("\n".join(ids).encode()).hexdigest()
+
+
+def _check_files(run: Run, files: dict[str, str]) -> None:
+    """UserError where the dataset doesn't hold the files that the run began with."""
+    about = run.path / "environment.json"
+    kept = json.loads(about.read_text())["files_sha256"] if about.exists() else files
+    for split, checksum in files.items():
+        if kept[split] != checksum:
+            raise UserError(
+                f"the split {split!r} holds other files than when {run.path} began: "
+                "bring them back, or start a new run without --resume"
+            )
+
+
+def _describe(run: Run, config: Config, contexts: list, workers: int, files: dict[str, str]) -> None:
+    """Write config.yaml and environment.json."""
     environment = {
         "command": sys.argv,
         "segtrain": segtrain.__version__,
@@ -314,10 +343,10 @@ def _begin(out: Path, config: Config, contexts: list, sets: dict[str, Dataset], 
         "devices": [str(c) for c in contexts],
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
         "workers": workers,
-        "files_sha256": {split: hashlib.sha256(text).hexdigest() for split, text in names.items()},
+        "files_sha256": files,
     }
+    write(run.path / "config.yaml", configs.dump(config))
     write(run.path / "environment.json", json.dumps(environment, indent=1))
-    return run
 
 
 def _loader(config: Config, dataset: Dataset, workers: int) -> Loader:

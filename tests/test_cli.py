@@ -35,6 +35,15 @@ def refused(text, *parts):
         ("data.splits={train: other}", ["no split 'train'"]),
         ("data.mean=[1, 2]", ["data.mean has 2 values for 3 channels"]),
         ("model.in_channels=1", ["in_channels"]),
+        ("data.crop=[33, 32]", ["multiples of 2", "data.crop=[32, 32]"]),
+        ("data.workers=-1", ["data.workers", "0"]),
+        ("data.augment=[scale(0, 1)]", ["must be positive"]),
+        ("train.milestones=[]", ["milestones"]),
+        ("model.widths=[]", ["model.widths"]),
+        ("model.widths=[0, 4]", ["model.widths"]),
+        ("model.units=0", ["model.units"]),
+        ("model.dim=1", ["model.dim=2"]),
+        ("train.kvstore=nccl", ["train.kvstore=device"]),
     ],
 )
 def test_a_mistake_in_the_config(config_file, tmp_path, override, parts):

@@ -33,6 +33,14 @@ def test_dump_reads_back_the_same(tmp_path):
     assert "# override train.class_weights=[1, 2.5]" in again.read_text()
 
 
+def test_an_override_of_two_lines_reads_back(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("")
+    loaded = config.load(path, ["train.loss={ce: 1,\n dice: 1}"])
+    path.write_text(config.dump(loaded))
+    assert config.load(path).train.loss == {"ce": 1, "dice": 1}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

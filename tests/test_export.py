@@ -115,6 +115,18 @@ def test_predict_skips_nothing_and_names_what_it_cant_read(home, tmp_path):
     assert code == 2 and "no image there" in text
 
 
+def test_an_image_is_never_written_over(home, tmp_path):
+    image = home / "images/32x32.png"
+    (tmp_path / "overlays").mkdir()
+    for path in (tmp_path / "a.png", tmp_path / "overlays/a.png"):
+        path.write_bytes(image.read_bytes())
+        for arguments in ((path, "--out", tmp_path), (path, path.parent, "--out", tmp_path)):
+            code, text = run("predict", home / "bundle", *arguments)
+            assert code == 2 and "is one of the images" in text
+        assert path.read_bytes() == image.read_bytes()
+        path.unlink()
+
+
 def test_a_damaged_bundle_is_named(home, tmp_path):
     import shutil
 

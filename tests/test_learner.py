@@ -7,6 +7,7 @@ import pytest
 from segtrain.config import parse
 from segtrain.data import shapes
 from segtrain.data.loader import Batch
+from segtrain.errors import UserError
 from segtrain.learner import Learner
 
 DATA = shapes.build("train", size=(32, 32), train=7)
@@ -19,14 +20,16 @@ def batch(count=7):
     return Batch(np.stack([s.image.transpose(2, 0, 1) for s in samples]), masks, list(range(count)))
 
 
-def learner(devices, **train):
+def learner(devices, first=0, **train):
     config = parse(
         {
             "model": {"name": "unet", "widths": [8, 16], "norm": train.pop("norm", "none")},
             "train": {"loss": {"ce": 1, "dice": 0.5, "focal": 0.5}, **train},
         }
     )
-    return Learner(config, DATA, np.array([1.0, 2, 3, 4]), [mx.cpu(i) for i in range(devices)], 10)
+    return Learner(
+        config, DATA, np.array([1.0, 2, 3, 4]), [mx.cpu(first + i) for i in range(devices)], 10
+    )
 
 
 def gradients(learning):
@@ -63,14 +66,14 @@ def test_replicas_stay_equal(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("devices", [1, 2])
-def test_restore_goes_on_to_the_same_bits(optimizer, devices):
+@pytest.mark.parametrize(("devices", "first"), [(1, 0), (2, 0), (3, 0), (1, 1), (2, 1)])
+def test_restore_goes_on_to_the_same_bits(optimizer, devices, first):
     def trained(learning, numbers):
         for number in numbers:
             learning.step(batch(5), number)
         return learning
 
-    options = {"optimizer": optimizer, "lr": 0.01, "norm": "batch"}
+    options = {"optimizer": optimizer, "lr": 0.01, "norm": "batch", "first": first}
     whole = trained(learner(devices, **options), range(6))
     half = trained(learner(devices, **options), range(3))
     again = learner(devices, **options)
@@ -82,6 +85,22 @@ def test_restore_goes_on_to_the_same_bits(optimizer, devices):
         for name in wanted:
             assert (wanted[name] == got[name]).min().asscalar() == 1, name
     assert again.lr == whole.lr
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_restore_from_before_the_first_step(optimizer):
+    fresh, again, whole = (learner(1, optimizer=optimizer) for _ in range(3))
+    again.restore(fresh.model_arrays(), fresh.optimizer_arrays(), fresh.counts())
+    for learning in (again, whole):
+        learning.step(batch(), 0)
+    for name, array in whole.model_arrays().items():
+        assert (array == again.model_arrays()[name]).min().asscalar() == 1
+
+
+def test_synchronised_norm_is_refused_where_it_would_hang():
+    with pytest.raises(UserError, match="hang"):
+        learner(2, norm="sync")
+    learner(1, norm="sync").step(batch(), 0)
 
 
 def test_each_device_keeps_its_own_running_statistics_from_the_first_step():
@@ -103,6 +122,12 @@ def test_adamw_decays_the_weights_apart_from_the_gradient():
     optimizer = mx.optimizer.create("adamw", learning_rate=0.1, wd=0.5)
     optimizer.update(0, weight, grad, optimizer.create_state(0, weight))
     assert weight.asnumpy() == pytest.approx(1 - 0.1 * 0.5)
+    optimizer = mx.optimizer.create("adamw", learning_rate=0.1, wd=0.5)
+    plain = mx.optimizer.create("adam", learning_rate=0.1)
+    weights, grad = [mx.nd.ones(3) * 2, mx.nd.ones(3) * 2], mx.nd.ones(3)
+    for each, w in zip((optimizer, plain), weights):
+        each.update(0, w, grad, each.create_state(0, w))
+    assert (weights[1] - weights[0]).asnumpy() == pytest.approx(0.1 * 0.5 * 2, rel=1e-5)
 
 
 def test_biases_and_norms_are_not_decayed():

@@ -85,6 +85,22 @@ def test_killed_and_resumed_to_the_same_bits(home, after):
     same(home, folder)
 
 
+def test_killed_before_the_first_checkpoint(home):
+    folder = home / "early"
+    process = start("train", home / "small.yaml", "--out", folder)
+    while not (folder / "environment.json").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (folder / "checkpoints/last").exists()
+    code, text = run("train", home / "small.yaml", "--out", folder)
+    assert code == 2 and "--resume" in text
+    code, text = run("train", home / "small.yaml", "--out", folder, "--resume")
+    assert code == 0, text
+    same(home, folder)
+
+
 @pytest.mark.parametrize(("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
 def test_stopped_in_an_epoch_and_resumed_by_the_command_it_prints(home, number, group):
     """SIGINT as a terminal sends it, to the whole group; SIGTERM to the process alone."""
@@ -157,6 +173,13 @@ def test_the_second_interrupt_aborts_at_once(home):
 def test_resume_needs_the_same_config_and_something_to_resume(home, tmp_path):
     code, text = run("train", home / "small.yaml", "train.lr=0.5", "--out", home / "whole", "--resume")
     assert code == 2 and "train.lr=0.01" in text and "0.5" in text
+    environment = home / "whole/environment.json"
+    kept = environment.read_text()
+    sums = json.loads(kept)["files_sha256"]
+    environment.write_text(kept.replace(sums["val"], "0" * 64))
+    code, text = run("train", home / "small.yaml", "--out", home / "whole", "--resume")
+    environment.write_text(kept)
+    assert code == 2 and "the split 'val' holds other files" in text
     for out in ([], ["--out", tmp_path / "none"]):
         code, text = run("train", home / "small.yaml", *out, "--resume", cwd=tmp_path)
         assert code == 2 and "nothing to resume" in text

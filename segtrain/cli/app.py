@@ -16,6 +16,10 @@ from typing_extensions import Annotated
 from segtrain.errors import SegtrainError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_INSTALL_CPU = "pip uninstall mxnet-cu112 mxnet-cu117; pip install 'segtrain[cpu]'"
+_INSTALL_HEADLESS = (
+    "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9' mends it"
+)
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -25,7 +29,7 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (typer.Exit, typer.Abort):
+        except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except (KeyboardInterrupt, Exception) as error:
             if hasattr(error, "show"):  # a usage error, which Typer words itself
@@ -43,10 +47,24 @@ def _worded(error: BaseException) -> tuple[str, int]:
         return "stopped at once; what was saved before is whole", 130
     if isinstance(error, SegtrainError):
         return str(error), error.exit_code
+    if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None):
+        return _of_installation(error), 2
     if isinstance(error, OSError):
         return _of_system(error)
     text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
     return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
+
+
+def _of_installation(error: BaseException) -> str:
+    """What to type where a module or a shared library is missing."""
+    text = str(error)
+    if "libcuda.so" in text:
+        return f"{text}: a CUDA build of MXNet on a machine without a driver; {_INSTALL_CPU}"
+    if "libGL" in text:
+        return f"{text}: {_INSTALL_HEADLESS}"
+    if isinstance(error, ImportError) and error.name == "mxnet":
+        return f"MXNet isn't installed: {_INSTALL_CPU}, or [cu112], [cu117] for a GPU"
+    return f"{text} (is the installation whole? see --debug)"
 
 
 def _of_system(error: OSError) -> tuple[str, int]:
@@ -97,7 +115,11 @@ Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
 ]
 Devices = Annotated[
-    str, typer.Option(metavar="D", help="auto, cpu, gpu, gpu:0,1 or cpu:0,1 (two logical CPUs).")
+    str,
+    typer.Option(
+        metavar="D",
+        help="auto, cpu, gpu, gpu:0,1 or cpu:0,1 (two logical CPUs); only train uses several.",
+    ),
 ]
 Json = Annotated[
     Optional[Path], typer.Option("--json", metavar="FILE", help="Write the result; - for stdout.")
@@ -131,8 +153,8 @@ def policy_from(
         asked = of.scales if scales is None else tuple(float(s) for s in scales.split(","))
     except ValueError:
         raise UserError(f"--scales {scales!r}: numbers with commas between, like 0.75,1,1.25") from None
-    if min(asked) <= 0:
-        raise UserError(f"--scales {scales}: each must be positive")
+    if not all(0 < scale < 100 for scale in asked):
+        raise UserError(f"--scales {scales}: each must be positive, like 0.75,1,1.25")
     return of._replace(
         scales=asked,
         flip=of.flip if flip is None else flip,

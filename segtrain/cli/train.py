@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import List, Optional
 
@@ -35,20 +34,13 @@ def train(
         segtrain train configs/camvid-unet.yaml train.epochs=10 --out runs/short --devices gpu:0,1
     """
     from segtrain import config as configs
-    from segtrain.errors import Stopped
     from segtrain.train import run_path
     from segtrain.train import train as run_training
 
     effective = configs.load(config, overrides or [])
     folder = out or run_path(config, resume)
-    try:
-        run = run_training(effective, folder, devices, resume)
-    except Stopped as stopped:
-        at = shlex.join(["--devices", devices]) + " " if devices != "auto" else ""
-        command = shlex.join(["segtrain", "train", str(folder / "config.yaml"), "--out", str(folder)])
-        raise Stopped(f"{stopped}; saved. To go on: {command} {at}--resume") from None
-    history = run.history()
-    write_json(json, {"run": str(run.path), "best": run.best(), "history": history})
+    run = run_training(effective, folder, devices, resume)
+    write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     say(
         f"done: {run.path}",
         f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",

@@ -106,6 +106,8 @@ def _step(text: str, known: dict[str, Callable]) -> Step:
     if not least <= len(arguments) <= len(wanted) or not all(a >= 0 for a in arguments):
         like = ", ".join(p.name for p in wanted)
         raise UserError(f"data.augment: {text!r} should be {name}({like}), with numbers from 0 up")
+    if name == "scale" and not 0 < arguments[0] <= arguments[1]:
+        raise UserError(f"data.augment: {text!r}: the factors must be positive, the lower one first")
     return Step(known[name], arguments, moves)
 
 
@@ -139,7 +141,7 @@ def _place(linear: np.ndarray, size: Sequence[int], crop: tuple[int, int], rng: 
     """The map from source to crop: the linear part about the centre, then a random shift."""
     source = np.array([size[1], size[0]], float)
     target = np.array([crop[1], crop[0]], float)
-    extent = np.hypot(linear[:2, 0], linear[:2, 1]) * source
+    extent = np.abs(linear[:2, :2]) @ source
     slack = np.abs(extent - target) / 2
     centre = (target - 1) / 2 + rng.uniform(-slack, slack)
     matrix = linear.copy()

@@ -32,7 +32,7 @@ def read_mask(path: Path) -> np.ndarray:
             mode = file.mode
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be decoded") from None
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: {error}") from None
     if mode in _INDEXED:
         return mask.astype(np.uint8) if mask.dtype == bool else mask

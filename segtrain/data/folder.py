@@ -118,7 +118,8 @@ def _files(folder: Path, endings: set[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).with_suffix("").as_posix()
-        if path.suffix.lower() not in endings or path.name.startswith("."):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() not in endings or hidden:
             continue
         if name in files:
             raise UserError(f"{files[name]} and {path} have one name: which is it?")
@@ -129,7 +130,10 @@ def _files(folder: Path, endings: set[str]) -> dict[str, Path]:
 def _listed(path: Path, root: Path, split: str) -> set[str]:
     if not path.is_file():
         raise UserError(f"no split {split!r} in {root}: neither a folder {split}/ nor {path.name}")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file in UTF-8, with a name on each line") from None
     return {_stem(name) for name in names if name}
 
 

@@ -206,6 +206,7 @@ def _fill(recipe: Recipe, slots: Slots, slot: int, row: int, epoch: int, index: 
 
 def _dead() -> SegtrainError:
     return SegtrainError(
-        "a loader process was killed, most often for want of memory: "
-        "set data.workers lower (0 for none), and go on with --resume"
+        "a loader process was killed, most often for want of memory: set data.workers lower "
+        "(0 for none), and go on with --resume; a script that calls train() must do so "
+        "under if __name__ == '__main__':"
     )

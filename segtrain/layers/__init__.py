@@ -2,7 +2,7 @@
 
 from segtrain.layers.blocks import Blocks, Fold, Normalize, TotalDropout, Unfold
 from segtrain.layers.chain import Chain, Concat, Each, From, Sum, Take
-from segtrain.layers.streams import Column, Decoder, Encoder, Skips
+from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths
 
 __all__ = [
     "Blocks",
@@ -20,4 +20,5 @@ __all__ = [
     "Take",
     "TotalDropout",
     "Unfold",
+    "Widths",
 ]

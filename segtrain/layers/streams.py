@@ -5,14 +5,19 @@ A list of streams is one array per resolution, finest first, each half the size 
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from typing import Callable, Sequence, Tuple
 
 from mxnet.gluon import HybridBlock
+from pydantic import Field, PositiveInt
+from typing_extensions import Annotated
 
 from segtrain.layers.blocks import Blocks
 from segtrain.layers.chain import Chain, Concat, Each, From, Sum
 
 Make = Callable[[int], HybridBlock]
+
+Widths = Annotated[Tuple[PositiveInt, ...], Field(min_length=1)]
+"""Channels per stream, finest first: the type of a model's option."""
 
 MERGES = {"concat": Concat, "sum": Sum}
 SKIPS = ("identity", "conv", "residual")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Tuple
 
 from mxnet.gluon import HybridBlock
+from pydantic import PositiveInt
 
-from segtrain.layers import Blocks, Chain, Column, Encoder, Sum, Take, TotalDropout
+from segtrain.layers import Blocks, Chain, Column, Encoder, Sum, Take, TotalDropout, Widths
 
 
 def build(
     classes: int,
     blocks: Blocks,
     *,
-    widths: Tuple[int, ...] = (16, 32, 64, 128, 256),
-    down: int = 3,
-    up: int = 3,
+    widths: Widths = (16, 32, 64, 128, 256),
+    down: PositiveInt = 3,
+    up: PositiveInt = 3,
     dropout: float = 0.1,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Tuple
+from typing import Literal
 
-from segtrain.layers import Blocks, Chain, Column, Decoder, Encoder, Skips
+from pydantic import PositiveInt
+
+from segtrain.layers import Blocks, Chain, Column, Decoder, Encoder, Skips, Widths
 
 
 def build(
     classes: int,
     blocks: Blocks,
     *,
-    widths: Tuple[int, ...] = (32, 64, 128, 256),
-    columns: int = 1,
+    widths: Widths = (32, 64, 128, 256),
+    columns: PositiveInt = 1,
     merge: Literal["concat", "sum"] = "concat",
     skip: Literal["identity", "conv", "residual"] = "residual",
-    skip_depth: int = 1,
-    units: int = 2,
+    skip_depth: PositiveInt = 1,
+    units: PositiveInt = 2,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 

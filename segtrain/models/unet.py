@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal, Tuple
+from typing import Literal
 
-from segtrain.layers import Blocks, Chain, Decoder, Encoder, Skips
+from pydantic import PositiveInt
+
+from segtrain.layers import Blocks, Chain, Decoder, Encoder, Skips, Widths
 
 
 def build(
     classes: int,
     blocks: Blocks,
     *,
-    widths: Tuple[int, ...] = (32, 64, 128, 256),
+    widths: Widths = (32, 64, 128, 256),
     merge: Literal["concat", "sum"] = "concat",
     skip: Literal["identity", "conv", "residual"] = "identity",
-    skip_depth: int = 1,
-    units: int = 2,
+    skip_depth: PositiveInt = 1,
+    units: PositiveInt = 2,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 

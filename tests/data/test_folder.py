@@ -131,6 +131,21 @@ def test_a_truncated_jpeg(folder):
         scan(opened(folder), "train")
 
 
+def test_a_jpeg_with_something_after_its_end(folder):
+    path = folder / "train/images/04.png"
+    data = cv2.imencode(".jpg", cv2.imread(str(path)))[1].tobytes()
+    path.with_suffix(".jpg").write_bytes(data + b"a camera's own notes" * 10)
+    path.unlink()
+    scan(opened(folder), "train")
+
+
+def test_hidden_folders_are_left_alone(folder):
+    hidden = folder / "train/images/.ipynb_checkpoints"
+    hidden.mkdir()
+    (hidden / "00-checkpoint.png").write_bytes(b"")
+    assert len(opened(folder).ids) == 6
+
+
 def test_an_id_out_of_range_and_the_cure(folder):
     path = folder / "train/masks/05.png"
     mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
