@@ -1,7 +1,7 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
 from segtrain.layers.blocks import Blocks, Fold, Normalize, TotalDropout, Unfold
-from segtrain.layers.chain import Chain, Concat, Each, From, Sum, Take
+from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Fold",
     "From",
     "Normalize",
+    "Product",
     "Skips",
     "Sum",
     "Take",

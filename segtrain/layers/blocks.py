@@ -51,6 +51,17 @@ class Unfold(Fold):
         return F.depth_to_space(x, self._factor)
 
 
+class Maxima(HybridBlock):
+    """1 where x is the maximum of its pooling window, else 0: the indices of the pooling."""
+
+    def __init__(self, pool: HybridBlock, resize: HybridBlock):
+        super().__init__()
+        self.pool, self.resize = pool, resize
+
+    def hybrid_forward(self, F, x):
+        return F.BlockGrad(x == self.resize(self.pool(x)))
+
+
 class TotalDropout(HybridBlock):
     """In training, the whole input times 0 with the chance `rate`, else times 1; never rescaled.
 
@@ -126,7 +137,7 @@ class Blocks:
 
     norm: 'batch', 'sync' (over `devices`), 'group' or 'none'; upsampling: 'deconv', 'bilinear'
     or 'nearest'; pre: norm and ReLU come before each convolution (He et al. 2016b) instead of
-    after it; bias: by default only where no norm follows.
+    after it; bias: by default only where no norm follows; scale: whether batch norms have one.
     """
 
     dim: int = 2
@@ -135,6 +146,7 @@ class Blocks:
     upsampling: str = "deconv"
     pre: bool = False
     bias: bool | None = None
+    scale: bool = True
     devices: int = 1
 
     def __post_init__(self) -> None:
@@ -186,15 +198,27 @@ class Blocks:
     def up(self, width: int) -> HybridBlock:
         """Twice the size, `width` channels: 2x2 transposed convolution, or resize and 3x3 conv."""
         if self.upsampling != "deconv":
-            return Chain(Resize(self.upsampling, self.dim), self.plain_conv(width, 3))
+            return Chain(self.resize(), self.plain_conv(width, 3))
         return self.deconv(width, kernel=2)
 
-    def deconv(self, width: int, kernel: int, stride: int = 2) -> HybridBlock:
+    def resize(self) -> HybridBlock:
+        """Twice the size by interpolation alone, the channels kept ('nearest' for 'deconv')."""
+        return Resize("nearest" if self.upsampling == "deconv" else self.upsampling, self.dim)
+
+    def maxima(self) -> HybridBlock:
+        """1 where `pool` takes its value from, else 0; the sides must be even."""
+        return Maxima(self.pool(), Resize("nearest", self.dim))
+
+    def sigmoid(self) -> HybridBlock:
+        """1 / (1 + exp(-x))."""
+        return nn.Activation("sigmoid")
+
+    def deconv(self, width: int, kernel: int, stride: int = 2, bias: bool = True) -> HybridBlock:
         """Transposed convolution to exactly `stride` times the size."""
         deconv = nn.Conv1DTranspose if self.dim == 1 else nn.Conv2DTranspose
         pad = (kernel - stride + 1) // 2
         extra = 2 * pad - (kernel - stride)
-        return deconv(width, kernel, stride, pad, extra)
+        return deconv(width, kernel, stride, pad, extra, use_bias=bias)
 
     def head(self, classes: int) -> HybridBlock:
         """The class scores: a 1x1 convolution with bias."""
@@ -218,12 +242,16 @@ class Blocks:
         if self.norm == "sync" and self.devices > 1:
             if self.dim == 1:
                 raise ValueError("norm 'sync' works on images only; use 'batch' or 'group' in 1-D")
-            return [contrib.nn.SyncBatchNorm(num_devices=self.devices)]
-        return [BatchNorm1D() if self.dim == 1 else nn.BatchNorm()]
+            return [contrib.nn.SyncBatchNorm(num_devices=self.devices, scale=self.scale)]
+        return [(BatchNorm1D if self.dim == 1 else nn.BatchNorm)(scale=self.scale)]
 
     def relu(self) -> HybridBlock:
         """max(0, x)."""
         return nn.Activation("relu")
+
+    def prelu(self, width: int) -> HybridBlock:
+        """max(0, x) + a * min(0, x), one learned `a` per channel, 0.25 at first."""
+        return nn.PReLU(in_channels=width)
 
     def _unit(self, width: int, kernel: int = 3, stride: int = 1) -> list[HybridBlock]:
         return [self.plain_conv(width, kernel, stride), *self.norms(width)]

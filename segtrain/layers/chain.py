@@ -123,6 +123,15 @@ class Sum(_Reader):
         return F.add_n(x, *self._taken(taps))
 
 
+class Product(_Reader):
+    """The input times the taps named; a single channel or value counts for all."""
+
+    def hybrid_forward(self, F, x, *taps):
+        for tap in self._taken(taps):
+            x = F.broadcast_mul(x, tap)
+        return x
+
+
 class From(_Reader):
     """The tap named, in place of the input: a path starts anew from there."""
 

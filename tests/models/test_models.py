@@ -1,22 +1,28 @@
 """One test of every model: whatever is added to segtrain/models is held to this."""
 
 import warnings
+from pathlib import Path
 
 import mxnet as mx
 import numpy as np
 import pytest
 
 from segtrain import models, plugins
-from segtrain.config import Model, parse
+from segtrain.config import Model, load
 from segtrain.errors import UserError
 from segtrain.graph import describe
 
 NAMES = plugins.names("models")
-SMALL = {"widths": [8, 16, 24]}
+SMALL = {
+    "fcdensenet": {"growth": 4, "layers": [2, 2, 2, 1, 2], "stem": 8},
+    "multiresunet": {"widths": [8, 16, 24], "paths": [2, 1]},
+    "phasenet": {"widths": [8, 16], "stride": 4},
+    "segnet": {"widths": [8, 16], "units": [1, 2]},
+}
 
 
 def make(name, **options):
-    model = Model(name=name, **{**SMALL, **options})
+    model = Model(name=name, **{**SMALL.get(name, {"widths": [8, 16, 24]}), **options})
     net = models.network(model, 5)
     models.initialize(net, model, [mx.cpu()], seed=3)
     return net, model
@@ -116,21 +122,36 @@ def test_skips_have_parameters_of_their_own():
     assert count(skip="residual", skip_depth=3) == plain + 3 * 2 * one
 
 
-@pytest.mark.parametrize(
-    ("model", "classes", "parameters"),
-    [
-        ({"name": "gridnet"}, 19, 13_181_097),
-        ({"name": "gridnet"}, 11, 13_177_737),
-        ({"widths": [64, 128, 256, 512, 1024], "norm": "none", "in_channels": 1}, 2, 31_030_658),
-        ({"widths": [64, 128, 256, 512, 1024], "norm": "none"}, 12, 31_032_460),
-        ({"widths": [64, 128, 256, 512, 1024]}, 2, 31_037_698),
-        ({"widths": [32, 64, 128, 256, 512], "norm": "none", "in_channels": 1}, 1, 7_759_521),
-        ({"widths": [35, 70, 140, 280, 560], "norm": "none", "in_channels": 1}, 1, 9_282_246),
-    ],
-)
-def test_published_parameter_counts(model, classes, parameters):
-    config = parse({"model": {"name": "unet", **model, "classes": classes}, "data": {"crop": [64, 64]}})
-    assert describe(config)["parameters"] == parameters
+NETWORKS = Path(__file__).parents[2] / "configs" / "networks"
+PUBLISHED = {
+    "unet-2015": 31_030_658,
+    "unet-2015-rgb11": 31_032_395,
+    "unet-bn": 31_037_698,
+    "unet-32": 7_759_521,
+    "unet-wide": 9_282_246,
+    "unetpp-32": 9_041_601,
+    "unetpp-64": 36_629_633,
+    "attention-unet": 34_878_573,
+    "resunet": 8_220_993,
+    "multiresunet": 7_238_228,
+    "gridnet-cityscapes": 13_181_097,
+    "gridnet-camvid": 13_177_737,
+    "gridnet-niklaus": 2_243_936,
+    "fcdensenet56": 1_376_795,
+    "fcdensenet67": 3_463_243,
+    "fcdensenet103": 9_322_091,
+    "segnet-camvid": 29_449_355,
+    "phasenet": 268_443,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_parameter_counts(name):
+    assert describe(load(NETWORKS / f"{name}.yaml"))["parameters"] == PUBLISHED[name]
+
+
+def test_every_network_of_the_configs_is_counted():
+    assert {path.stem for path in NETWORKS.glob("*.yaml")} == set(PUBLISHED)
 
 
 @pytest.mark.parametrize(
