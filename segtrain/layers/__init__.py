@@ -2,6 +2,7 @@
 
 from segtrain.layers.blocks import Blocks, Fold, Normalize, TotalDropout, Unfold
 from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
+from segtrain.layers.residual import residual_chain
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "TotalDropout",
     "Unfold",
     "Widths",
+    "residual_chain",
 ]

@@ -140,7 +140,7 @@ PUBLISHED = {
     "fcdensenet56": 1_376_795,
     "fcdensenet67": 3_463_243,
     "fcdensenet103": 9_322_091,
-    "segnet-camvid": 29_449_355,
+    "segnet-camvid": 29_433_483,
     "phasenet": 268_443,
 }
 
