@@ -71,6 +71,20 @@ class Data(Named):
     mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
     std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
 
+    @field_validator("augment", mode="before")
+    @classmethod
+    def _whole_calls(cls, texts: Any) -> Any:
+        """[scale(0.5, 2), flip] as it is meant: YAML splits it at each comma."""
+        if not isinstance(texts, list):
+            return texts
+        calls: List[str] = []
+        for text in map(str, texts):
+            if calls and calls[-1].count("(") > calls[-1].count(")"):
+                calls[-1] += f", {text}"
+            else:
+                calls.append(text)
+        return calls
+
     @field_validator("crop")
     @classmethod
     def _positive(cls, crop: Tuple[int, int]) -> Tuple[int, int]:

@@ -15,16 +15,16 @@ def build(
     blocks: Blocks,
     *,
     widths: Widths = (16, 32, 64, 128, 256),
-    down: PositiveInt = 3,
-    up: PositiveInt = 3,
+    down_columns: PositiveInt = 3,
+    up_columns: PositiveInt = 3,
     dropout: float = 0.1,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
-    widths: channels per row, finest first; down, up: the number of columns in which information
-    flows to coarser and to finer rows; dropout: the chance that a lateral residual is dropped
-    whole (section 3.2). As in the authors' code the first down column has no lateral residuals,
-    and the last two up columns have transposed convolutions for convolutions.
+    widths: channels per row, finest first; down_columns, up_columns: how many columns carry
+    information to coarser and to finer rows; dropout: the chance that a lateral residual is
+    dropped whole (section 3.2). As in the authors' code the first down column has no lateral
+    residuals, and the last two up columns have transposed convolutions for convolutions.
     """
     blocks = replace(blocks, bias=True)
 
@@ -50,12 +50,12 @@ def build(
     def transposed_lateral(i: int) -> Chain:
         return lateral(i, transposed=True)
 
-    laterals = [lateral] * max(0, up - 2) + [transposed_lateral] * min(up, 2)
+    laterals = [lateral] * max(0, up_columns - 2) + [transposed_lateral] * min(up_columns, 2)
     return Chain(
         *blocks.norms(blocks.in_channels),
         blocks.convs(widths[0]),
         Encoder(len(widths), unit=lambda i: Chain(), down=downwards),
-        *[Column(len(widths), lateral, downwards, "down") for _ in range(down - 1)],
+        *[Column(len(widths), lateral, downwards, "down") for _ in range(down_columns - 1)],
         *[Column(len(widths), across, upwards, "up") for across in laterals],
         Take(0),
         conv(classes, transposed=True),

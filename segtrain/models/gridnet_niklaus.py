@@ -15,14 +15,14 @@ def build(
     blocks: Blocks,
     *,
     widths: Widths = (32, 64, 96),
-    down: PositiveInt = 3,
-    up: PositiveInt = 3,
+    down_columns: PositiveInt = 3,
+    up_columns: PositiveInt = 3,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
-    widths: channels per row, finest first; down, up: the number of columns of each kind. No norm
-    and no bias, whatever the config says; upsampling is bilinear with aligned corners. An input
-    that hasn't the finest row's width goes through a block of its own first.
+    widths: channels per row, finest first; down_columns, up_columns: the number of columns of
+    each kind. No norm and no bias, whatever the config says; upsampling is bilinear with aligned
+    corners. An input without the finest row's width goes through a block of its own first.
     """
     bare = replace(blocks, norm="none", bias=False, upsampling="bilinear")
 
@@ -46,8 +46,8 @@ def build(
     return Chain(
         *([outer(widths[0])] if blocks.in_channels != widths[0] else []),
         Encoder(len(widths), unit=lambda i: Chain(), down=downwards),
-        *[Column(len(widths), lateral, downwards, "down") for _ in range(down - 1)],
-        *[Column(len(widths), lateral, upwards, "up") for _ in range(up)],
+        *[Column(len(widths), lateral, downwards, "down") for _ in range(down_columns - 1)],
+        *[Column(len(widths), lateral, upwards, "up") for _ in range(up_columns)],
         Take(0),
         outer(classes),
     )

@@ -1,5 +1,6 @@
 """One test of every model: whatever is added to segtrain/models is held to this."""
 
+import inspect
 import warnings
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from segtrain import models, plugins
-from segtrain.config import Model, load
+from segtrain.config import Data, Model, load
 from segtrain.errors import UserError
 from segtrain.graph import describe
 
@@ -100,6 +101,13 @@ def test_two_devices_give_what_one_gives(name):
     models.initialize(twice, model, [mx.cpu(0), mx.cpu(1)], seed=3)
     x = pixels((1, 3, 16, 16))
     assert (net(x) == twice(x.as_in_context(mx.cpu(1))).as_in_context(mx.cpu())).min().asscalar() == 1
+
+
+@pytest.mark.parametrize(("kind", "section"), [("models", Model), ("data", Data)])
+def test_no_option_hides_behind_a_key_of_its_section(kind, section):
+    for name in plugins.names(kind):
+        options = inspect.signature(plugins.find(kind, name).build).parameters
+        assert not set(options) & (set(section.model_fields) - {"classes"}), name
 
 
 @pytest.mark.parametrize("merge", ["concat", "sum"])
