@@ -1,4 +1,7 @@
-"""The command line: a table of plain typed functions, one module per command."""
+"""The command line: a table of plain typed functions, one module per command.
+
+No module here postpones its annotations: before Python 3.10, Typer can't read them as strings.
+"""
 
 from segtrain.cli import demo, eval, export, predict, show, train  # noqa: F401  (registers them)
 from segtrain.cli.app import app, main

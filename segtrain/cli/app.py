@@ -1,13 +1,11 @@
 """The Typer app, the options that commands share, and how an error becomes one line."""
 
-from __future__ import annotations
-
 import errno
 import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 import typer
 from typer.core import TyperGroup
@@ -41,7 +39,7 @@ class _Group(TyperGroup):
         raise typer.Exit(code)
 
 
-def _worded(error: BaseException) -> tuple[str, int]:
+def _worded(error: BaseException) -> Tuple[str, int]:
     """What to say of an error, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "stopped at once; what was saved before is whole", 130
@@ -67,7 +65,7 @@ def _of_installation(error: BaseException) -> str:
     return f"{text} (is the installation whole? see --debug)"
 
 
-def _of_system(error: OSError) -> tuple[str, int]:
+def _of_system(error: OSError) -> Tuple[str, int]:
     where = error.filename2 or error.filename or "the output folder"
     if error.errno in _FULL:
         return f"{where}: the disk is full; make room, then go on (train: with --resume)", 2

@@ -1,9 +1,7 @@
 """segtrain demo: the main job on a synthetic dataset."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Dict, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -65,7 +63,7 @@ def _refuse_taken(folder: Path) -> None:
         raise UserError(f"{folder} exists: give another --out")
 
 
-def _work(folder: Path, devices: str) -> dict[str, Any]:
+def _work(folder: Path, devices: str) -> Dict[str, Any]:
     import cv2
 
     from segtrain import config as configs

@@ -1,9 +1,7 @@
 """segtrain eval."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -60,7 +58,7 @@ def evaluate(
     write_json(json, result)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: Dict[str, Any]) -> None:
     """The scores as a table, with the policy they stand under."""
     from rich.console import Console
     from rich.table import Table
@@ -84,5 +82,5 @@ def _print(result: dict[str, Any]) -> None:
     console.print(f"policy: {result['policy']['absent_classes']}", style="dim", highlight=False)
 
 
-def _text(value: float | None) -> str:
+def _text(value: Optional[float]) -> str:
     return "-" if value is None else f"{value:.4f}"

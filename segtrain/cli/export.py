@@ -1,7 +1,5 @@
 """segtrain export."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

@@ -1,9 +1,7 @@
 """segtrain show."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Dict, List, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -35,7 +33,7 @@ def show(
         _print(result)
 
 
-def _print(result: dict[str, Any]) -> None:
+def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 

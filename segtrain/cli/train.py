@@ -1,7 +1,5 @@
 """segtrain train."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import List, Optional
 
