@@ -33,6 +33,7 @@ CONFIG = {
 class Truth:
     classes = [str(i) for i in range(CLASSES)]
     ignore = 255
+    ids = [str(i) for i in range(4)]
 
 
 def ours(images, masks):

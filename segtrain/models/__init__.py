@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import redirect_stdout
 from typing import Sequence
 
@@ -31,7 +32,8 @@ def network(
     build = plugins.find("models", model.name).build
     options = plugins.options(build, model.options, "model", also=type(model).model_fields)
     mean, std = _statistics(model.in_channels, mean, std)
-    with mx.name.NameManager():
+    with mx.name.NameManager(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "New initializer")  # MXNet's, of constants by address
         try:
             channels = model.in_channels * model.fold**model.dim
             blocks = Blocks(model.dim, channels, model.norm, model.up, devices=devices)
