@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads"}
+BOTTOM = {"errors", "version", "threads", "stopping"}
 LEAVES = BOTTOM | {"plugins", "config", "infer"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
 ALLOWED = {
