@@ -60,7 +60,7 @@ def plain(images, masks):
     def step(number):
         x, y = mx.nd.array(images, dtype="uint8"), mx.nd.array(masks)
         with autograd.record():
-            value = loss(net(x), y)
+            value = loss(net.heads(x)[0], y)
         value.backward()
         trainer.step(len(images))
         mx.nd.waitall()

@@ -107,6 +107,9 @@ class Train(Section):
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
     loss: Dict[str, float] = Field({"ce": 1.0}, description="weight of each loss of losses.py")
+    aux_weight: float = Field(
+        0.4, ge=0, description="of each auxiliary head's loss; 0.4: Zhao et al. 2017, section 3.3"
+    )
     class_weights: Union[Literal["none", "median", "enet"], List[float]] = "none"
     kvstore: Literal["device", "local", "nccl"] = Field("device", description="sum of gradients")
     log_every: int = Field(10, ge=1, description="steps between readings of the loss")

@@ -12,13 +12,12 @@ from tqdm import tqdm
 
 from segtrain import metrics
 from segtrain.data.dataset import Dataset, Sample
-from segtrain.infer import Policy, Predictor
+from segtrain.infer import Predictor
 
 
 def evaluate(
     predictor: Predictor,
     dataset: Dataset,
-    policy: Policy,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any] | None:
     """The result of `segtrain eval` as a dict for JSON; None where `stop` asked to.
@@ -42,7 +41,7 @@ def evaluate(
         **metrics.scores(pooled, classes),
         "miou_ci95": metrics.bootstrap(matrices),
         "confusion": pooled.tolist(),
-        "policy": {"absent_classes": metrics.POLICY, "ignore": dataset.ignore, **policy._asdict()},
+        "policy": {"absent_classes": metrics.POLICY, "ignore": dataset.ignore, **predictor.policy._asdict()},
         "images": [
             {"id": name, "miou": metrics.number(metrics.miou(matrix))}
             for name, matrix in zip(dataset.ids, matrices)

@@ -24,10 +24,11 @@ def describe(config: Config, size: tuple[int, ...] | None = None) -> dict[str, A
     UserError where the config names no classes.
     """
     net = models.network(config.model, _classes(config), config.data.mean, config.data.std)
-    stride = models.stride(net, config.model)
+    stride = net.stride
     sides = size or config.data.crop[-config.model.dim :]
-    shape = (1, config.model.in_channels, *[-(-side // stride) * stride for side in sides])
-    symbol = net(mx.sym.var("data"))
+    fitting = [net.side or -(-side // stride) * stride for side in sides]
+    shape = (1, config.model.in_channels, *fitting)
+    symbol = mx.sym.Group(net.heads(mx.sym.var("data")))
     trainable = {p.name for p in net.collect_params().values() if p.grad_req != "null"}
     layers = _layers(symbol, shape, trainable)
     return {

@@ -49,29 +49,33 @@ class Policy(NamedTuple):
 class Predictor:
     """A network with what it needs to turn an image of any size into a mask of that size.
 
-    `forward` takes raw pixels (N, C, H, W) as an MXNet array, H and W multiples of `stride`,
-    and gives scores (N, classes, H, W).
+    `forward` takes raw pixels (N, C, H, W) as an MXNet array and gives scores (N, classes, H, W).
+    side: the only height and width that it takes; then images go through in windows of that size.
     """
 
-    def __init__(self, forward: Callable, stride: int, context, policy: Policy = Policy()):
-        self._forward, self._stride, self._context = forward, stride, context
-        self._policy = policy
+    def __init__(
+        self, forward: Callable, context, policy: Policy = Policy(), side: int | None = None
+    ):
+        self._forward, self._context, self._side = forward, context, side
+        self.policy = policy._replace(window=side) if side else policy
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """The class ids (H, W) uint8 of an image (H, W, C) uint8."""
-        if not self._policy.plain:
+        if not self.policy.plain:
             return self.probabilities(image).argmax(axis=0).astype(np.uint8)
-        scores = self._run(image)
-        return scores.argmax(axis=1).astype("uint8").asnumpy()[0, : image.shape[0], : image.shape[1]]
+        return self._run(image).argmax(axis=1).astype("uint8").asnumpy()[0]
 
     def scores(self, image: np.ndarray) -> np.ndarray:
-        """The network's raw scores of the whole image, (classes, H, W) float32."""
-        return self._run(image).asnumpy()[0, :, : image.shape[0], : image.shape[1]]
+        """The network's raw scores of the whole image, (classes, H, W) float32.
+
+        Probabilities where it can take an image in windows only.
+        """
+        return self.probabilities(image) if self._side else self._run(image).asnumpy()[0]
 
     def probabilities(self, image: np.ndarray) -> np.ndarray:
         """The class probabilities (classes, H, W) float32, averaged as the policy says."""
-        views = [(scale, flip) for scale in self._policy.scales for flip in (False, True)]
-        views = [view for view in views if self._policy.flip or not view[1]]
+        views = [(scale, flip) for scale in self.policy.scales for flip in (False, True)]
+        views = [view for view in views if self.policy.flip or not view[1]]
         return np.mean([self._view(image, *view) for view in views], axis=0)
 
     def _view(self, image: np.ndarray, scale: float, flip: bool) -> np.ndarray:
@@ -87,35 +91,37 @@ class Predictor:
 
     def _tiled(self, image: np.ndarray) -> np.ndarray:
         """Probabilities from overlapping windows under a Gaussian weight, summed on the host."""
-        if not self._policy.window or self._policy.window >= max(image.shape[:2]):
-            return self._softmax(image)
-        side = self._policy.window
+        if not self.policy.window or self.policy.window >= max(image.shape[:2]):
+            return self._softmax(image)[:, : image.shape[0], : image.shape[1]]
+        side = self.policy.window
         weight = gaussian(side)
         total: np.ndarray | None = None
-        for rows in spans(image.shape[0], side, self._policy.overlap):
-            for columns in spans(image.shape[1], side, self._policy.overlap):
+        for rows in spans(image.shape[0], side, self.policy.overlap):
+            for columns in spans(image.shape[1], side, self.policy.overlap):
                 found = self._softmax(image[rows, columns])
                 if total is None:
                     total = np.zeros((len(found), *image.shape[:2]), np.float32)
-                total[:, rows, columns] += found * weight[: found.shape[1], : found.shape[2]]
+                size = rows.stop - rows.start, columns.stop - columns.start
+                found = found[:, : size[0], : size[1]]
+                total[:, rows, columns] += found * weight[: size[0], : size[1]]
         assert total is not None
         return total / total.sum(axis=0)
 
     def _softmax(self, image: np.ndarray) -> np.ndarray:
-        found = self._run(image).softmax(axis=1).asnumpy()
-        return found[0, :, : image.shape[0], : image.shape[1]]
+        return self._run(image).softmax(axis=1).asnumpy()[0]
 
     def _run(self, image: np.ndarray):
         import mxnet as mx
 
-        padded = pad(image, self._stride).transpose(2, 0, 1)[None]
-        return self._forward(mx.nd.array(padded, ctx=self._context, dtype="uint8"))
+        whole = image if self._side is None else pad(image, self._side)
+        batch = np.ascontiguousarray(whole.transpose(2, 0, 1)[None])
+        return self._forward(mx.nd.array(batch, ctx=self._context, dtype="uint8"))
 
 
-def pad(image: np.ndarray, stride: int) -> np.ndarray:
-    """The image (H, W, C), mirrored at its lower and right border up to multiples of `stride`."""
+def pad(image: np.ndarray, side: int) -> np.ndarray:
+    """The image (H, W, C), mirrored at its lower and right border to be `side` high and wide."""
     height, width = image.shape[:2]
-    below, right = -height % stride, -width % stride
+    below, right = max(0, side - height), max(0, side - width)
     if not below and not right:
         return image
     wide = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
@@ -274,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)
     try:
         net, about = load(Path(__file__).resolve().parent, context)
-        predictor = Predictor(net, about["stride"], context)
+        predictor = Predictor(net, context, side=about["side"])
         palette = np.array(about["palette"], np.uint8)
         files = find(options.input)
         refuse_overwriting(files, options.out)

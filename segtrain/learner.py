@@ -40,7 +40,7 @@ class Learner:
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
-        self.stride = _fitting_stride(self.net, config)
+        _check_crop(self.net, config)
         models.initialize(self.net, config.model, contexts, config.seed)
         self.net.hybridize(static_alloc=True, static_shape=True)
         self._terms = {k: v for k, v in config.train.loss.items() if v}
@@ -66,7 +66,7 @@ class Learner:
         shares = [_split(array, contexts) for array in (batch.images, batch.masks)]
         with autograd.record():
             terms = [
-                self._loss(self.net(x), y) * factors.as_in_context(c)
+                self._weighted(self.net.heads(x), y, factors.as_in_context(c))
                 for x, y, c in zip(*shares, contexts)
             ]
         autograd.backward(terms)
@@ -74,8 +74,18 @@ class Learner:
         self.trainer.step(1)
         self._pending.append([term.detach() for term in terms])
 
+    def _weighted(self, heads: list, masks: mx.nd.NDArray, factors: mx.nd.NDArray) -> mx.nd.NDArray:
+        """The main head's terms, and with auxiliary heads one more for all of theirs."""
+        main, *others = [self._loss(scores, masks) * factors for scores in heads]
+        if not others:
+            return main
+        aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
+        return mx.nd.concat(main, aux, dim=0)
+
     def losses(self) -> list[Dict[str, float]]:
         """Each loss, times its weight, of each step since the last call; waits for the devices.
+
+        The auxiliary heads' losses are one entry, 'aux'.
 
         SegtrainError where one is not a number.
         """
@@ -86,7 +96,7 @@ class Learner:
                 f"the loss is no longer a number (lr {self.lr:.3g}): set train.lr lower or "
                 "train.warmup higher; the last checkpoint is from before that"
             )
-        return [dict(zip(self._terms, values.tolist())) for values in steps]
+        return [dict(zip([*self._terms, "aux"], values.tolist())) for values in steps]
 
     @property
     def lr(self) -> float:
@@ -186,18 +196,22 @@ def _check_devices(config: Config, samples: int, contexts: list) -> None:
         )
 
 
-def _fitting_stride(net: Any, config: Config) -> int:
-    """The network's stride; UserError where the config's crop doesn't fit it."""
+def _check_crop(net: models.Network, config: Config) -> None:
+    """UserError where the config's crop doesn't fit the network."""
     if config.model.dim == 1:
         raise UserError("model.dim=1 is for signals, and this dataset has images: write model.dim=2")
-    stride = models.stride(net, config.model)
-    fitting = [max(stride, round(side / stride) * stride) for side in config.data.crop]
-    if fitting != list(config.data.crop):
+    crop, stride = list(config.data.crop), net.stride
+    if net.side and crop != [net.side] * 2:
         raise UserError(
-            f"data.crop={list(config.data.crop)}: this network takes sides in multiples of "
-            f"{stride}; write data.crop={fitting}"
+            f"data.crop={crop}: this network is made for sides of {net.side} alone; "
+            f"write data.crop=[{net.side}, {net.side}]"
         )
-    return stride
+    fitting = [max(stride, round(side / stride) * stride) for side in config.data.crop]
+    if fitting != crop:
+        raise UserError(
+            f"data.crop={crop}: this network takes sides in multiples of {stride}; "
+            f"write data.crop={fitting}"
+        )
 
 
 def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:

@@ -81,7 +81,9 @@ class Session:
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop = loader, val, stop
         self.policy = policy_of(config)
-        self.predictor = Predictor(learner.net, learner.stride, learner.contexts[0], self.policy)
+        self.predictor = Predictor(
+            learner.net, learner.contexts[0], self.policy, learner.net.side
+        )
         self.state: dict[str, Any] = {
             "epoch": 0,
             "batch": 0,
@@ -173,7 +175,7 @@ class Session:
         result = None
         if due or state["epoch"] + 1 == train.epochs:
             self.learner.wait()
-            result = evaluate(self.predictor, self.val, self.policy, self.stop)
+            result = evaluate(self.predictor, self.val, self.stop)
             if result is None:
                 self._save()
                 raise Stopped(f"stopped in the evaluation of epoch {state['epoch'] + 1}")

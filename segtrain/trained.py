@@ -21,6 +21,7 @@ class Trained(NamedTuple):
 
     net: Any
     stride: int
+    side: Optional[int]
     context: mx.Context
     classes: List[str]
     ignore: int
@@ -30,7 +31,7 @@ class Trained(NamedTuple):
 
     def predictor(self, policy: Policy = Policy()) -> Predictor:
         """What turns images into masks, by `policy`."""
-        return Predictor(self.net, self.stride, self.context, policy)
+        return Predictor(self.net, self.context, policy, self.side)
 
 
 def open_trained(path: Path, device: str = "auto") -> Trained:
@@ -50,9 +51,16 @@ def _run(path: Path, context: mx.Context) -> Trained:
     models.initialize(net, config.model, [context], seed=0)
     run.put(net, arrays["model"])
     net.hybridize(static_alloc=True, static_shape=True)
-    side = models.stride(net, config.model)
     return Trained(
-        net, side, context, state["classes"], state["ignore"], palette(), config, state["best"]
+        net,
+        net.stride,
+        net.side,
+        context,
+        state["classes"],
+        state["ignore"],
+        palette(),
+        config,
+        state["best"],
     )
 
 
@@ -60,8 +68,9 @@ def _bundle(path: Path, context: mx.Context) -> Trained:
     try:
         net, about = infer.load(path, context)
         colours = np.array(about["palette"], np.uint8)
-        classes, ignore, side = about["classes"], about["ignore"], about["stride"]
+        classes, ignore = about["classes"], about["ignore"]
+        stride, side = about["stride"], about["side"]
     except (OSError, KeyError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
-    return Trained(net, side, context, classes, ignore, colours)
+    return Trained(net, stride, side, context, classes, ignore, colours)

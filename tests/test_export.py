@@ -99,7 +99,9 @@ def test_a_network_that_disagrees_is_not_exported(home, monkeypatch):
     def doctored(trained, folder):
         write(trained, folder)
         script = folder / "infer.py"
-        script.write_text(script.read_text().replace("scores.argmax(axis=1)", "scores.argmin(axis=1)"))
+        text = script.read_text()
+        assert "(image).argmax(axis=1)" in text
+        script.write_text(text.replace("(image).argmax(axis=1)", "(image).argmin(axis=1)"))
 
     monkeypatch.setattr(module, "_write", doctored)
     code, text = run(*export_to(home, "wrong"))

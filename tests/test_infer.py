@@ -16,11 +16,16 @@ from segtrain.data.dataset import palette
 from segtrain.infer import Policy, Predictor
 
 
-def predictor(stride=8, policy=Policy(), kernel=1):
+def predictor(policy=Policy(), kernel=1, side=None):
     net = nn.Conv2D(4, kernel, padding=kernel // 2, in_channels=3)
     mx.random.seed(0)
     net.initialize(mx.init.Xavier())
-    return Predictor(lambda x: net(x.astype("float32")), stride, mx.cpu(), policy)
+
+    def forward(x):
+        assert side is None or x.shape[2:] == (side, side)
+        return net(x.astype("float32"))
+
+    return Predictor(forward, mx.cpu(), policy, side)
 
 
 def image(height, width, seed=0):
@@ -37,12 +42,20 @@ def test_windows_cover_everything_and_overlap_as_asked(length, side, overlap):
         assert a.stop - b.start >= side * overlap - 1
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 8, 16, 32]))
-def test_padding_reaches_the_stride_and_keeps_the_image(height, width, stride):
-    padded = infer.pad(image(height, width), stride)
-    assert padded.shape[0] % stride == padded.shape[1] % stride == 0
-    assert padded.shape[0] - height < stride and padded.shape[1] - width < stride
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
+def test_padding_reaches_the_side_and_keeps_the_image(height, width, side):
+    padded = infer.pad(image(height, width), side)
+    assert padded.shape[:2] == (max(side, height), max(side, width))
     assert (padded[:height, :width] == image(height, width)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (16, 16), (40, 50)])
+def test_a_network_of_one_size_sees_windows_of_that_size(size):
+    made = predictor(side=16)
+    assert made.policy.window == 16
+    plain = predictor().probabilities(image(*size))
+    assert np.abs(made.probabilities(image(*size)) - plain).max() < 1e-6
+    assert made.mask(image(*size)).shape == size
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (64, 64)])
@@ -65,10 +78,10 @@ def test_a_pointwise_network_gives_the_same_by_windows_and_flips():
 
 def test_windows_agree_inside_beyond_the_receptive_field():
     """A 3x3 network: a window differs from the whole at its own border pixels alone."""
-    whole = predictor(1, kernel=3).probabilities(image(40, 40))
-    tiled = predictor(1, Policy(window=40, overlap=0), kernel=3).probabilities(image(40, 40))
+    whole = predictor(kernel=3).probabilities(image(40, 40))
+    tiled = predictor(Policy(window=40, overlap=0), kernel=3).probabilities(image(40, 40))
     assert np.abs(whole - tiled).max() < 1e-6
-    tiled = predictor(1, Policy(window=20, overlap=0), kernel=3).probabilities(image(40, 40))
+    tiled = predictor(Policy(window=20, overlap=0), kernel=3).probabilities(image(40, 40))
     seams = np.isin(np.arange(40), (19, 20))
     inside = ~(seams[:, None] | seams[None])
     assert np.abs(whole - tiled)[:, inside].max() < 1e-6

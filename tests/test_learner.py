@@ -111,7 +111,7 @@ def test_each_device_keeps_its_own_running_statistics_from_the_first_step():
     alone.step(Batch(whole.images[2:], whole.masks[2:], [2, 3]), 0)
     for learning in (both, alone):
         learning.wait()
-    name = "1.0.s0.0.1.running_mean"
+    name = "heads.1.0.e0.0.1.running_mean"
     second = both._parameters[name].list_data()[1].asnumpy()
     assert np.abs(second).max() > 0
     assert (second == alone._parameters[name].data().asnumpy()).all()

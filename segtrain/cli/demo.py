@@ -81,7 +81,7 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     train(config, folder / "run", devices)
     trained = open_trained(folder / "run", devices)
     val, policy = open_split(config.data, "val"), policy_of(config)
-    scores = evaluate(trained.predictor(policy), val, policy)
+    scores = evaluate(trained.predictor(policy), val)
     assert scores is not None
     say("exporting, and checking the bundle in a fresh process")
     parity = export(folder / "run", folder / "bundle")

@@ -51,7 +51,7 @@ def evaluate(
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
     policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
     dataset = open_split(trained.config.data, split)
-    result = score(trained.predictor(policy), dataset, policy)
+    result = score(trained.predictor(policy), dataset)
     assert result is not None
     result["split"] = split
     _print(result)

@@ -1,6 +1,6 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
-from segtrain.layers.blocks import Blocks, Fold, Normalize, TotalDropout, Unfold
+from segtrain.layers.blocks import Blocks, Fit, Fold, Normalize, TotalDropout, Unfold
 from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
 from segtrain.layers.residual import residual_chain
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths
@@ -13,6 +13,7 @@ __all__ = [
     "Decoder",
     "Each",
     "Encoder",
+    "Fit",
     "Fold",
     "From",
     "Normalize",

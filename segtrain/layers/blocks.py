@@ -33,6 +33,39 @@ def _column(values: Sequence[float], shape: tuple):
     return nd.array(values, dtype="float32").reshape(shape)
 
 
+class Fit(HybridBlock):
+    """(N, C, H, W) of any size, mirrored at its end up to sides in multiples of `stride`.
+
+    The border pixel isn't repeated; a side shorter than its margin is mirrored again and again.
+    """
+
+    def __init__(self, stride: int, dim: int = 2):
+        super().__init__()
+        self._stride, self._dim = stride, dim
+
+    def hybrid_forward(self, F, x):
+        for axis in range(2, 2 + self._dim) if self._stride > 1 else ():
+            x = self._fitted(F, x, axis)
+        return x
+
+    def _fitted(self, F, x, axis: int):
+        """All of the margin that might be needed, cut off to what is: no size is known here."""
+        line = x
+        for other in {*range(2 + self._dim)} - {axis}:
+            line = F.slice_axis(line, axis=other, begin=0, end=1)
+        place = F.contrib.arange_like(F.cast(line, "float32"), axis=axis)
+        last = F.max(place)
+        beyond = F.broadcast_add(last, F.arange(1, self._stride))
+        period = F.broadcast_maximum(2 * last, F.ones_like(last))
+        index = F.broadcast_mod(beyond, period)
+        index = F.broadcast_minimum(index, F.broadcast_sub(period, index))
+        wide = F.concat(x, F.take(x, index, axis=axis), dim=axis)
+        steps = F.slice(place, begin=(None,), end=(None,), step=(self._stride,))
+        shape = (1,) * axis + (-1,) + (1,) * (1 + self._dim - axis)
+        size = F.reshape(F.repeat(steps, self._stride, axis=0), shape)
+        return F.slice_like(wide, size, axes=(axis,))
+
+
 class Fold(HybridBlock):
     """Each square of `factor` pixels into channels: (N, C, H, W) to (N, C f f, H / f, W / f)."""
 
@@ -45,9 +78,11 @@ class Fold(HybridBlock):
 
 
 class Unfold(Fold):
-    """The inverse of `Fold`: the sub-pixel layer of Shi et al. 2016, section 3.2."""
+    """The inverse of `Fold`, of each of the arrays it gets: Shi et al. 2016, section 3.2."""
 
     def hybrid_forward(self, F, x):
+        if isinstance(x, list):
+            return [F.depth_to_space(each, self._factor) for each in x]
         return F.depth_to_space(x, self._factor)
 
 

@@ -14,9 +14,12 @@ exactly a ``HybridSequential``.
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple, Union
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import Iterator, Sequence, Tuple, Union
 
-from mxnet.gluon import HybridBlock, nn
+from mxnet import sym
+from mxnet.gluon import HybridBlock, SymbolBlock, nn
 
 Part = Union[HybridBlock, Tuple[str, HybridBlock]]
 
@@ -29,14 +32,14 @@ class Chain(nn.HybridSequential):
     instead of the last block's output. An empty chain is the identity.
 
     Raises ValueError for a repeated name, a read of a name that isn't there yet, and (at the
-    first call) a name that nothing reads.
+    first call) a name given out that isn't there.
     """
 
     def __init__(self, *blocks: Part, takes: Sequence[str] = (), gives: Sequence[str] = ()):
         super().__init__()
         self._takes = tuple(takes)
         self._gives = tuple(gives)
-        self._unread: dict[str, None] = {}
+        self._cut: set[str] = set()
         for part in blocks:
             name, block = part if isinstance(part, tuple) else (None, part)
             self.add(block, name=name)
@@ -47,7 +50,7 @@ class Chain(nn.HybridSequential):
             raise ValueError(f"the name {name!r} is for one block, and {len(blocks)} were given")
         for block in blocks:
             for read in getattr(block, "reads", ()):
-                self._mark_read(read, block)
+                self._check_read(read, block)
             if name is None:
                 self.register_child(block)
             else:
@@ -56,41 +59,99 @@ class Chain(nn.HybridSequential):
     def _add_named(self, name: str, block: HybridBlock) -> None:
         if not name.isidentifier():
             raise ValueError(f"{name!r} can't name a block: use letters, digits and _")
-        if name in self._taps():
+        if name in self._names():
             raise ValueError(f"the name {name!r} is taken; there are {self._known()}")
-        self._unread[name] = None
         self.register_child(block, name)
 
-    def _mark_read(self, name: str, block: HybridBlock) -> None:
-        if name not in self._taps():
+    def _check_read(self, name: str, block: HybridBlock) -> None:
+        if name not in self._names():
             raise ValueError(
                 f"{type(block).__name__} reads {name!r}, which isn't there yet; "
                 f"there are {self._known()}"
             )
-        self._unread.pop(name, None)
 
-    def _taps(self) -> list[str]:
+    def _names(self) -> list[str]:
         return [*self._takes, *(name for name in self._children if not name.isdigit())]
 
     def _known(self) -> str:
-        return ", ".join(self._taps()) or "no names"
-
-    def check(self) -> None:
-        """Raise ValueError where a name is given out that isn't there, or one has no reader."""
-        absent = [name for name in self._gives if name not in self._taps()]
-        if absent:
-            raise ValueError(f"gives {absent}, but there are {self._known()}")
-        unread = [name for name in self._unread if name not in self._gives]
-        if unread:
-            raise ValueError(f"nothing reads {unread}: drop the name, or read it")
+        return ", ".join(self._names()) or "no names"
 
     def hybrid_forward(self, F, x):
-        self.check()
+        absent = [name for name in self._gives if name not in self._names()]
+        if absent:
+            raise ValueError(f"gives {absent}, but there are {self._known()}")
         seen = dict(zip(self._takes, x))
         x = x[-1] if self._takes else x
         for name, block in self._children.items():
-            x = seen[name] = block(x, *(seen[read] for read in getattr(block, "reads", ())))
+            reads = [self._read(F, seen, read) for read in getattr(block, "reads", ())]
+            x = seen[name] = block(x, *reads)
         return [seen[name] for name in self._gives] if self._gives else x
+
+    def _read(self, F, seen: dict, name: str):
+        return F.zeros_like(seen[name]) if name in self._cut else seen[name]
+
+    @contextmanager
+    def cut(self, name: str) -> Iterator[None]:
+        """Within this, whoever reads the tap `name` gets zeros.
+
+        A network that holds this chain and is hybridized must be hybridized again, before and after.
+        """
+        if name not in self._names():
+            raise ValueError(f"there is no {name!r} to cut; there are {self._known()}")
+        self._cut.add(name)
+        try:
+            yield
+        finally:
+            self._cut.discard(name)
+
+    def taps(self, x, names: Sequence[str]) -> list:
+        """The outputs of the blocks named, for the input `x`: a list per name of several streams.
+
+        A name is a block's own, in this chain or one within, or its path as in a parameter's key,
+        like 'encoder.e1'. Works the same whether hybridized or not, and under autograd.record().
+        Raises ValueError for a name that isn't there, or stands for several blocks.
+        """
+        found: dict[str, object] = {}
+        data = [sym.var(f"data{i}") for i in range(len(x))] if self._takes else sym.var("data")
+        with ExitStack() as hooks:
+            for name in names:
+                block = self.block(name)
+                hook = block.register_forward_hook(_keeper(found, name))
+                hooks.callback(hook.detach)
+            self(data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Cannot decide type")  # of raw pixels, which any fit
+            graph = SymbolBlock([found[n] for n in names], data, params=self.collect_params())
+        values = graph(*x) if self._takes else graph(x)
+        return [values] if len(names) == 1 else list(values)
+
+    def block(self, name: str) -> HybridBlock:
+        """The block within of that name or path; ValueError with what there is."""
+        paths = dict(_walk(self))
+        hits = [p for p in paths if p == name or p.rpartition(".")[2] == name]
+        hits = [name] if name in hits else hits
+        if len(hits) == 1:
+            return paths[hits[0]]
+        if hits:
+            raise ValueError(f"{name!r} stands for several blocks: {', '.join(hits)}")
+        named = sorted({p for p in paths if not p.rpartition(".")[2].isdigit()})
+        raise ValueError(f"no block {name!r}; named ones are {', '.join(named) or 'none'}")
+
+
+def _keeper(found: dict, name: str):
+    """A forward hook that keeps the block's output."""
+
+    def keep(block, inputs, output):
+        found[name] = output
+
+    return keep
+
+
+def _walk(block: HybridBlock, prefix: str = "") -> Iterator[Tuple[str, HybridBlock]]:
+    """Every block within, with its path."""
+    for key, child in block._children.items():
+        yield f"{prefix}{key}", child
+        yield from _walk(child, f"{prefix}{key}.")
 
 
 class _Reader(HybridBlock):

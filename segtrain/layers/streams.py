@@ -24,13 +24,13 @@ SKIPS = ("identity", "conv", "residual")
 
 
 class Encoder(Chain):
-    """One array in, a stream per width out: unit, down, unit, down, ... unit.
+    """One array in, the streams e0, e1, ... out: unit, down, unit, down, ... unit.
 
     `unit(i)` and `down(i)` make the blocks of the i-th stream; `down` leads into it.
     """
 
     def __init__(self, streams: int, unit: Make, down: Make):
-        super().__init__(gives=_names("s", streams))
+        super().__init__(gives=_names("e", streams))
         for i, name in enumerate(self._gives):
             if i:
                 self.add(down(i))
@@ -55,9 +55,9 @@ class Skips(Each):
 
 
 class Decoder(Chain):
-    """A list of streams in, one array of the finest stream's size out.
+    """A list of streams s0, s1, ... in, one array of the finest stream's size out.
 
-    From the bottom: up, merge with the next finer stream ('concat' or 'sum'), unit.
+    From the bottom: up, merge with the next finer stream ('concat' or 'sum'), unit d2, d1, d0.
     """
 
     def __init__(self, widths: Sequence[int], blocks: Blocks, unit: Make, merge: str = "concat"):
@@ -65,7 +65,8 @@ class Decoder(Chain):
             raise ValueError(f"merge {merge!r} is none of {', '.join(MERGES)}")
         super().__init__(takes=_names("s", len(widths)))
         for i in reversed(range(len(widths) - 1)):
-            self.add(blocks.up(widths[i]), MERGES[merge](f"s{i}"), unit(i))
+            self.add(blocks.up(widths[i]), MERGES[merge](f"s{i}"))
+            self.add(unit(i), name=f"d{i}")
 
 
 class Column(Chain):

@@ -7,13 +7,41 @@ from contextlib import redirect_stdout
 from typing import Sequence
 
 import mxnet as mx
+from mxnet.gluon import HybridBlock
 
 from segtrain import plugins
 from segtrain.config import Model
 from segtrain.errors import UserError
-from segtrain.layers import Blocks, Chain, Fold, Normalize, Unfold
+from segtrain.layers import Blocks, Chain, Fit, Fold, Normalize, Unfold
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+
+
+class Network(Chain):
+    """Raw pixels (N, C, H, W) of any size to class scores (N, classes, H, W).
+
+    `heads` is what is trained: it takes sides in multiples of `stride` and gives a list of scores,
+    the main head's first, then those of auxiliary heads. `side`: the only side that the network
+    takes, where its layers are made for one, else None.
+    """
+
+    def __init__(self, heads: Chain, stride: int, side: int | None, dim: int):
+        super().__init__()
+        self.stride, self.side = stride, side
+        self._axes = tuple(range(2, 2 + dim))
+        self.fit = Fit(1 if side else stride, dim)
+        self.heads = heads
+
+    def hybrid_forward(self, F, x):
+        scores = self.heads(self.fit(x))[0]
+        return scores if self.side or self.stride == 1 else F.slice_like(scores, x, axes=self._axes)
+
+
+class _Listed(HybridBlock):
+    """One array as a list of one; a list as it is."""
+
+    def hybrid_forward(self, F, x):
+        return x if isinstance(x, list) else [x]
 
 
 def network(
@@ -22,7 +50,7 @@ def network(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     devices: int = 1,
-) -> Chain:
+) -> Network:
     """The network of a config, from raw pixels (N, C, H, W) to class scores (N, classes, H, W).
 
     `mean` and `std` are of the raw values, per channel: ImageNet's by default for three
@@ -37,30 +65,30 @@ def network(
         try:
             channels = model.in_channels * model.fold**model.dim
             blocks = Blocks(model.dim, channels, model.norm, model.up, devices=devices)
-            normalize = Normalize(mean, std, model.dim)
-            if model.fold == 1:
-                return Chain(normalize, build(classes, blocks, **options))
-            folded = build(classes * model.fold**2, blocks, **options)
-            return Chain(normalize, Fold(model.fold), folded, Unfold(model.fold))
+            body = build(classes * model.fold**model.dim, blocks, **options)
+            folds = ([Fold(model.fold)], [Unfold(model.fold)]) if model.fold > 1 else ([], [])
+            heads = Chain(Normalize(mean, std, model.dim), *folds[0], body, *folds[1], _Listed())
+            side = getattr(body, "side", None)
+            return Network(heads, side or _stride(heads, model), side, model.dim)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
 
 
-def initialize(net: Chain, model: Model, contexts: list, seed: int) -> None:
+def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
     """Weights after He et al. 2015, the same for a seed whatever the devices."""
     mx.random.seed(seed)
     net.initialize(mx.init.MSRAPrelu(slope=0), ctx=contexts)
-    side = stride(net, model)
-    shape = (1, model.in_channels, *[side] * model.dim)
+    shape = (1, model.in_channels, *[net.stride] * model.dim)
     for context in contexts:
-        net(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
+        net.heads(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
 
 
-def stride(net: Chain, model: Model) -> int:
+def _stride(heads: Chain, model: Model) -> int:
     """The number of which an input's sides must be multiples, found by shape inference."""
-    scores = net(mx.sym.var("data"))
-    for side in (2**k for k in range(9)):
-        shape = (1, model.in_channels, *[3 * side] * model.dim)
+    scores = heads(mx.sym.var("data"))[0]
+    sides = sorted(2**k * m for k in range(9) for m in (1, 3, 15))
+    for side in sides:
+        shape = (1, model.in_channels, *[7 * side] * model.dim)
         try:
             with redirect_stdout(None):  # MXNet prints the shapes that don't fit
                 _, outputs, _ = scores.infer_shape(data=shape)
@@ -68,7 +96,7 @@ def stride(net: Chain, model: Model) -> int:
             continue
         if outputs[0][2:] == shape[2:]:
             return side
-    raise UserError(f"model {model.name}: no input side up to 768 gives scores of the same size")
+    raise UserError(f"model {model.name}: no input side up to {sides[-1]} gives scores of its size")
 
 
 def _statistics(

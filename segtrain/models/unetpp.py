@@ -15,21 +15,23 @@ def build(
     *,
     widths: Widths = (32, 64, 128, 256, 512),
     units: PositiveInt = 2,
+    deep_supervision: bool = False,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
     Node X(i, j) takes all nodes before it in its row i, and the upsampled node X(i + 1, j - 1).
     widths: channels per row, finest first; units: convolutions per node. With model.up=deconv the
     upsampling is a 2x2 transposed convolution to the row's width, else interpolation alone.
+    deep_supervision: the nodes X(0, 1), X(0, 2), ... before the last have heads of their own,
+    which train beside it (section 3.2; their losses count train.aux_weight) and judge nothing.
     """
     blocks = replace(blocks, bias=True)
     rows = len(widths)
-    chain = Chain()
+    heads = range(1, rows) if deep_supervision else [rows - 1]
+    chain = Chain(gives=[f"scores{column}" for column in reversed(heads)])
 
     def node(row: int, column: int) -> None:
-        read_again = column < rows - 1 - row
-        name = f"x{row}_{column}" if read_again else None
-        chain.add(blocks.convs(widths[row], units), name=name)
+        chain.add(blocks.convs(widths[row], units), name=f"x{row}_{column}")
 
     for bottom in range(rows):
         if bottom:
@@ -41,5 +43,6 @@ def build(
             chain.add(blocks.deconv(widths[row], 2) if deconv else blocks.resize())
             chain.add(Concat(*[f"x{row}_{before}" for before in range(column)]))
             node(row, column)
-    chain.add(blocks.head(classes))
+    for column in heads:
+        chain.add(From(f"x0_{column}", through=blocks.head(classes)), name=f"scores{column}")
     return chain

@@ -2,7 +2,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from segtrain.layers import Blocks, Fold, Normalize, TotalDropout, Unfold
+from segtrain.layers import Blocks, Fit, Fold, Normalize, TotalDropout, Unfold
 
 
 def shape_of(block, shape):
@@ -100,3 +100,17 @@ def test_group_norm_has_a_scale_per_channel():
 def test_an_unknown_choice_lists_the_known(choice):
     with pytest.raises(ValueError, match="is none of"):
         Blocks(**choice)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("stride", [1, 2, 15, 16])
+@pytest.mark.parametrize("sides", [(1,), (40,), (300,), (2, 3), (16, 16), (360, 17), (5, 257)])
+def test_fit_mirrors_up_to_the_stride_as_numpy_does(dtype, stride, sides):
+    x = np.random.default_rng(0).integers(0, 256, (2, 3, *sides)).astype(dtype)
+    margins = [(0, 0), (0, 0), *[(0, -side % stride) for side in sides]]
+    fit = Fit(stride, len(sides))
+    for _ in range(2):
+        made = fit(mx.nd.array(x, dtype=dtype))
+        assert made.dtype == np.dtype(dtype)
+        assert (made.asnumpy() == np.pad(x, margins, mode="reflect")).all()
+        fit.hybridize(static_alloc=True, static_shape=True)

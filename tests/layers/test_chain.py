@@ -65,7 +65,6 @@ def test_streams_go_in_and_out_as_lists():
         (lambda: Chain(("0", Chain())), "can't name a block"),
         (lambda: Concat(), "needs the name"),
         (lambda: Concat("a", "b", through=Chain()), "2 names were given"),
-        (lambda: ready(Chain(("a", Chain()), Chain())), "nothing reads ['a']"),
         (lambda: ready(Chain(Chain(), gives=["z"])), "gives ['z']"),
         (lambda: ready(Each(Chain()), shape=(2, 2)), "1 blocks for 2 streams"),
     ],
@@ -79,3 +78,52 @@ def test_wiring_errors_say_what_there_is(build, says):
 def test_adding_many_blocks_takes_no_name():
     with pytest.raises(ValueError, match="for one block"):
         Chain().add(Chain(), Chain(), name="a")
+
+
+def add(number):
+    return nn.HybridLambda(lambda F, x: x + number)
+
+
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_taps_give_named_values_however_deep(hybrid):
+    inner = Chain(("b", add(10)), add(100), gives=["b"])
+    net = Chain(("a", add(1)), ("in", inner), Take(0))
+    if hybrid:
+        net.hybridize(static_alloc=True, static_shape=True)
+        net(mx.nd.zeros((1, 1)))
+    values = net.taps(mx.nd.zeros((1, 1)), ["b", "a", "in.1"])
+    assert [v.asscalar() for v in values] == [11, 1, 111]
+    assert net.taps(mx.nd.zeros((1, 1)), ["a"])[0].asscalar() == 1
+    assert net.taps(mx.nd.zeros((1, 1)), ["in"])[0][0].asscalar() == 11
+
+
+def test_taps_of_a_chain_that_takes_streams():
+    chain = Chain(("c", Sum("x")), takes=["x", "y"])
+    assert chain.taps([mx.nd.ones(1), mx.nd.ones(1) * 2], ["c"])[0].asscalar() == 3
+
+
+def test_taps_carry_gradients():
+    net = Chain(("a", nn.Dense(1, in_units=1)), nn.Dense(1, in_units=1))
+    net.initialize()
+    with mx.autograd.record():
+        loss = net.taps(mx.nd.ones((1, 1)), ["a"])[0].sum()
+    loss.backward()
+    assert net.block("a").weight.grad().asscalar() == 1
+
+
+def test_a_wrong_tap_says_what_there_is():
+    net = Chain(("a", Chain(("deep", Chain()))), ("b", Chain(("deep", Chain()))))
+    with pytest.raises(ValueError, match="no block 'z'; named ones are a, a.deep, b, b.deep"):
+        net.taps(mx.nd.ones(1), ["z"])
+    with pytest.raises(ValueError, match="several blocks: a.deep, b.deep"):
+        net.taps(mx.nd.ones(1), ["deep"])
+    assert net.taps(mx.nd.ones(1), ["b.deep"])[0].asscalar() == 1
+
+
+def test_a_cut_tap_gives_its_readers_zeros():
+    chain = Chain(("a", add(1)), add(10), Concat("a"))
+    with chain.cut("a"):
+        assert chain(mx.nd.zeros((1, 1))).asnumpy().tolist() == [[11, 0]]
+    assert chain(mx.nd.zeros((1, 1))).asnumpy().tolist() == [[11, 1]]
+    with pytest.raises(ValueError, match="no 'q' to cut; there are a"), chain.cut("q"):
+        pass
