@@ -48,6 +48,9 @@ class Model(Named):
         "batch", description="normalisation; sync is batch norm over all devices"
     )
     up: Literal["deconv", "bilinear", "nearest"] = Field("deconv", description="upsampling")
+    encoder_params: Optional[str] = Field(
+        None, description="weights of the encoder: a .params file, or 'pretrained' (GluonCV's hub)"
+    )
     fold: Literal[1, 2, 4] = Field(
         1, description="work at 1/fold of the resolution: pixels fold into channels, scores unfold"
     )
@@ -99,6 +102,8 @@ class Train(Section):
     epochs: int = Field(40, ge=1, description="passes over the training split")
     batch: int = Field(8, ge=1, description="images per step, over all devices")
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
+    encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
+    freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs that keep its weights")
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; beta1 of adam and adamw")
     weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")

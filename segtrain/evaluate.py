@@ -41,7 +41,11 @@ def evaluate(
         **metrics.scores(pooled, classes),
         "miou_ci95": metrics.bootstrap(matrices),
         "confusion": pooled.tolist(),
-        "policy": {"absent_classes": metrics.POLICY, "ignore": dataset.ignore, **predictor.policy._asdict()},
+        "policy": {
+            "absent_classes": metrics.POLICY,
+            "ignore": dataset.ignore,
+            **predictor.policy._asdict(),
+        },
         "images": [
             {"id": name, "miou": metrics.number(metrics.miou(matrix))}
             for name, matrix in zip(dataset.ids, matrices)

@@ -53,9 +53,7 @@ class Predictor:
     side: the only height and width that it takes; then images go through in windows of that size.
     """
 
-    def __init__(
-        self, forward: Callable, context, policy: Policy = Policy(), side: int | None = None
-    ):
+    def __init__(self, forward: Callable, context, policy: Policy = Policy(), side: int | None = None):
         self._forward, self._context, self._side = forward, context, side
         self.policy = policy._replace(window=side) if side else policy
 

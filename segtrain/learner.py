@@ -51,11 +51,22 @@ class Learner:
         self._loss.initialize(ctx=contexts)
         self._loss.hybridize(static_alloc=True, static_shape=True)
         self._parameters = self.net._collect_params_with_prefix()
+        self._encoder = _encoder(self.net, config)
         # The trainer must not know of running statistics: its first step overwrites those of the
         # other devices with the first one's.
         self._trainable = [p for p in self._parameters.values() if p.grad_req != "null"]
         self.trainer = _trainer(config, self._trainable, steps)
         self._pending: list[list[mx.nd.NDArray]] = []
+
+    def load_encoder(self) -> str:
+        """Give the encoder the weights that the config asks for; says what was loaded."""
+        return models.load_encoder(self.net, self.config.model)
+
+    def begin(self, epoch: int) -> None:
+        """Set the encoder's share of the learning rate, zero in the epochs that freeze it."""
+        train = self.config.train
+        for parameter in self._encoder:
+            parameter.lr_mult = 0 if epoch < train.freeze_encoder_epochs else train.encoder_lr
 
     def step(self, batch: Batch, number: int) -> None:
         """Forward, backward, update, as the `number`-th step; never waits for a device."""
@@ -212,6 +223,19 @@ def _check_crop(net: models.Network, config: Config) -> None:
             f"data.crop={crop}: this network takes sides in multiples of {stride}; "
             f"write data.crop={fitting}"
         )
+
+
+def _encoder(net: models.Network, config: Config) -> list:
+    """The trainable parameters of the encoder; UserError for settings of one that isn't there."""
+    found = [p for p in models.encoder(net).values() if p.grad_req != "null"]
+    train = config.train
+    for key, is_set in (
+        ("encoder_lr", train.encoder_lr != 1),
+        ("freeze_encoder_epochs", train.freeze_encoder_epochs),
+    ):
+        if is_set and not found:
+            raise UserError(f"train.{key}: model {config.model.name} has none; set model.encoder")
+    return found
 
 
 def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:

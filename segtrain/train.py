@@ -81,9 +81,7 @@ class Session:
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop = loader, val, stop
         self.policy = policy_of(config)
-        self.predictor = Predictor(
-            learner.net, learner.contexts[0], self.policy, learner.net.side
-        )
+        self.predictor = Predictor(learner.net, learner.contexts[0], self.policy, learner.net.side)
         self.state: dict[str, Any] = {
             "epoch": 0,
             "batch": 0,
@@ -99,6 +97,8 @@ class Session:
         """Train to the end of the last epoch, from the last checkpoint if there is one."""
         if self.run.has("last"):
             self._restore()
+        elif self.config.model.encoder_params:
+            self.run.log(self.learner.load_encoder())
         while self.state["epoch"] < self.config.train.epochs:
             self._steps()
             self._close_epoch()
@@ -110,6 +110,7 @@ class Session:
         state, every = self.state, self.config.train.log_every
         before, begun, images = state["seconds"], time.perf_counter(), 0
         first = state["epoch"] * len(self.loader)
+        self.learner.begin(state["epoch"])
         bar = tqdm(
             total=len(self.loader),
             initial=state["batch"],

@@ -1,11 +1,13 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
-from segtrain.layers.blocks import Blocks, Fit, Fold, Normalize, TotalDropout, Unfold
+from segtrain.layers.backbone import Backbone
+from segtrain.layers.blocks import Blocks, Fit, Fold, Margin, Mirror, Normalize, TotalDropout, Unfold
 from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
 from segtrain.layers.residual import residual_chain
-from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths
+from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths, default_widths
 
 __all__ = [
+    "Backbone",
     "Blocks",
     "Chain",
     "Column",
@@ -16,6 +18,8 @@ __all__ = [
     "Fit",
     "Fold",
     "From",
+    "Margin",
+    "Mirror",
     "Normalize",
     "Product",
     "Skips",
@@ -24,5 +28,6 @@ __all__ = [
     "TotalDropout",
     "Unfold",
     "Widths",
+    "default_widths",
     "residual_chain",
 ]

@@ -50,20 +50,64 @@ class Fit(HybridBlock):
 
     def _fitted(self, F, x, axis: int):
         """All of the margin that might be needed, cut off to what is: no size is known here."""
-        line = x
-        for other in {*range(2 + self._dim)} - {axis}:
-            line = F.slice_axis(line, axis=other, begin=0, end=1)
-        place = F.contrib.arange_like(F.cast(line, "float32"), axis=axis)
-        last = F.max(place)
-        beyond = F.broadcast_add(last, F.arange(1, self._stride))
-        period = F.broadcast_maximum(2 * last, F.ones_like(last))
-        index = F.broadcast_mod(beyond, period)
-        index = F.broadcast_minimum(index, F.broadcast_sub(period, index))
-        wide = F.concat(x, F.take(x, index, axis=axis), dim=axis)
-        steps = F.slice(place, begin=(None,), end=(None,), step=(self._stride,))
+        places = _places(F, x, axis, self._dim)
+        beyond = F.broadcast_add(F.max(places), F.arange(1, self._stride))
+        wide = F.concat(x, _mirrored(F, x, axis, places, beyond), dim=axis)
+        steps = F.slice(places, begin=(None,), end=(None,), step=(self._stride,))
         shape = (1,) * axis + (-1,) + (1,) * (1 + self._dim - axis)
         size = F.reshape(F.repeat(steps, self._stride, axis=0), shape)
         return F.slice_like(wide, size, axes=(axis,))
+
+
+class Mirror(HybridBlock):
+    """(N, C, H, W), mirrored by `margin` pixels beyond each of its borders."""
+
+    def __init__(self, margin: int, dim: int = 2):
+        super().__init__()
+        self._margin, self._dim = margin, dim
+
+    def hybrid_forward(self, F, x):
+        for axis in range(2, 2 + self._dim) if self._margin else ():
+            places = _places(F, x, axis, self._dim)
+            after = F.broadcast_add(F.max(places), F.arange(1, self._margin + 1))
+            before = F.arange(-self._margin, 0)
+            ends = [_mirrored(F, x, axis, places, index) for index in (before, after)]
+            x = F.concat(ends[0], x, ends[1], dim=axis)
+        return x
+
+
+def _places(F, x, axis: int, dim: int):
+    """0, 1, ... along an axis of x, float32: (its length,)."""
+    for other in {*range(2 + dim)} - {axis}:
+        x = F.slice_axis(x, axis=other, begin=0, end=1)
+    return F.contrib.arange_like(F.cast(x, "float32"), axis=axis)
+
+
+def _mirrored(F, x, axis: int, places, index):
+    """x at `index` along the axis, mirrored back where that is beyond a border."""
+    last = F.max(places)
+    period = F.broadcast_maximum(2 * last, F.ones_like(last))
+    index = F.broadcast_mod(F.abs(index), period)
+    return F.take(x, F.broadcast_minimum(index, F.broadcast_sub(period, index)), axis=axis)
+
+
+class Margin(HybridBlock):
+    """Cut off `before` and `after` on each spatial axis; where they are negative, add zeros."""
+
+    def __init__(self, before: int, after: int, dim: int):
+        super().__init__()
+        self._axes = range(2, 2 + dim)
+        self._cut = max(0, before), max(0, after)
+        self._add = max(0, -before), max(0, -after)
+
+    def hybrid_forward(self, F, x):
+        for axis in self._axes:
+            x = F.slice_axis(x, axis=axis, begin=self._cut[0], end=-self._cut[1] or None)
+            zeros = F.zeros_like(F.slice_axis(x, axis=axis, begin=0, end=1))
+            ends = [F.repeat(zeros, count, axis=axis) if count else None for count in self._add]
+            parts = [part for part in (ends[0], x, ends[1]) if part is not None]
+            x = F.concat(*parts, dim=axis) if len(parts) > 1 else x
+        return x
 
 
 class Fold(HybridBlock):
@@ -147,23 +191,22 @@ class GroupNorm(HybridBlock):
 
 
 class Resize(HybridBlock):
-    """Twice the size by interpolation: 'bilinear' (corners aligned; linear in 1-D) or 'nearest'."""
+    """`factor` times the size: 'bilinear' (corners aligned; linear in 1-D) or 'nearest'."""
 
-    def __init__(self, how: str, dim: int):
+    def __init__(self, how: str, dim: int, factor: int = 2):
         super().__init__()
-        self._how, self._dim = how, dim
+        self._how, self._dim, self._factor = how, dim, factor
 
     def hybrid_forward(self, F, x):
+        factor = self._factor
         if self._how == "nearest":
-            return F.repeat(x, 2, axis=2) if self._dim == 1 else _nearest(F, x)
+            if self._dim == 1:
+                return F.repeat(x, factor, axis=2)
+            return F.UpSampling(x, scale=factor, sample_type="nearest")
         if self._dim == 2:
-            return F.contrib.BilinearResize2D(x, scale_height=2, scale_width=2)
+            return F.contrib.BilinearResize2D(x, scale_height=factor, scale_width=factor)
         x = F.expand_dims(x, axis=2)
-        return F.squeeze(F.contrib.BilinearResize2D(x, scale_height=1, scale_width=2), axis=2)
-
-
-def _nearest(F, x):
-    return F.UpSampling(x, scale=2, sample_type="nearest")
+        return F.squeeze(F.contrib.BilinearResize2D(x, scale_height=1, scale_width=factor), axis=2)
 
 
 @dataclass(frozen=True)
@@ -172,7 +215,8 @@ class Blocks:
 
     norm: 'batch', 'sync' (over `devices`), 'group' or 'none'; upsampling: 'deconv', 'bilinear'
     or 'nearest'; pre: norm and ReLU come before each convolution (He et al. 2016b) instead of
-    after it; bias: by default only where no norm follows; scale: whether batch norms have one.
+    after it; bias: by default only where no norm follows; scale: whether batch norms have one;
+    valid: convolutions see no padding, and cut the size.
     """
 
     dim: int = 2
@@ -182,6 +226,7 @@ class Blocks:
     pre: bool = False
     bias: bool | None = None
     scale: bool = True
+    valid: bool = False
     devices: int = 1
 
     def __post_init__(self) -> None:
@@ -225,10 +270,10 @@ class Blocks:
             *last,
         )
 
-    def pool(self) -> HybridBlock:
-        """Half the size by 2x2 max pooling; an odd size is rounded up."""
+    def pool(self, factor: int = 2) -> HybridBlock:
+        """The size divided by `factor`, rounded up: max pooling."""
         pool = nn.MaxPool1D if self.dim == 1 else nn.MaxPool2D
-        return pool(2, 2, ceil_mode=True)
+        return pool(factor, factor, ceil_mode=True)
 
     def up(self, width: int) -> HybridBlock:
         """Twice the size, `width` channels: 2x2 transposed convolution, or resize and 3x3 conv."""
@@ -236,9 +281,9 @@ class Blocks:
             return Chain(self.resize(), self.plain_conv(width, 3))
         return self.deconv(width, kernel=2)
 
-    def resize(self) -> HybridBlock:
-        """Twice the size by interpolation alone, the channels kept ('nearest' for 'deconv')."""
-        return Resize("nearest" if self.upsampling == "deconv" else self.upsampling, self.dim)
+    def resize(self, factor: int = 2) -> HybridBlock:
+        """`factor` times the size by interpolation, the channels kept ('nearest' for 'deconv')."""
+        return Resize("nearest" if self.upsampling == "deconv" else self.upsampling, self.dim, factor)
 
     def maxima(self) -> HybridBlock:
         """1 where `pool` takes its value from, else 0; the sides must be even."""
@@ -260,13 +305,25 @@ class Blocks:
         return self.plain_conv(classes, 1, bias=True)
 
     def plain_conv(
-        self, width: int, kernel: int = 3, stride: int = 1, bias: bool | None = None
+        self,
+        width: int,
+        kernel: int = 3,
+        stride: int = 1,
+        bias: bool | None = None,
+        dilation: int = 1,
     ) -> HybridBlock:
         """A convolution alone, the size kept (or divided by `stride`, rounded up)."""
         conv = nn.Conv1D if self.dim == 1 else nn.Conv2D
         default = self.norm == "none" or self.pre if self.bias is None else self.bias
         use_bias = default if bias is None else bias
-        return conv(width, kernel, stride, padding=kernel // 2, use_bias=use_bias)
+        pad = 0 if self.valid else dilation * (kernel - 1) // 2
+        made = conv(width, kernel, stride, pad, dilation, use_bias=use_bias)
+        odd = 0 if self.valid else dilation * (kernel - 1) % 2
+        return Chain(Margin(0, -odd, self.dim), made) if odd else made
+
+    def elu(self) -> HybridBlock:
+        """x where positive, else exp(x) - 1 (Clevert et al. 2016)."""
+        return nn.ELU()
 
     def norms(self, width: int) -> list[HybridBlock]:
         """The norm of `width` channels, as a list: empty where there is none."""

@@ -128,8 +128,8 @@ class Chain(nn.HybridSequential):
     def block(self, name: str) -> HybridBlock:
         """The block within of that name or path; ValueError with what there is."""
         paths = dict(_walk(self))
-        hits = [p for p in paths if p == name or p.rpartition(".")[2] == name]
-        hits = [name] if name in hits else hits
+        hits = [p for p in paths if p.rpartition(".")[2] == name and not name.isdigit()]
+        hits = [name] if name in paths else hits
         if len(hits) == 1:
             return paths[hits[0]]
         if hits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mxnet.gluon import HybridBlock, nn
 
-from segtrain.layers.blocks import Blocks
+from segtrain.layers.blocks import Blocks, Margin
 from segtrain.layers.chain import Chain, Sum
 
 
@@ -60,22 +60,3 @@ def _shortcut(blocks: Blocks, channels: int, before: int, after: int, step: int)
     cut = [] if before == after == 0 else [Margin(before, after, blocks.dim)]
     project = blocks.plain_conv(channels, 1, step, bias=False)
     return Chain(*cut, project, *blocks.norms(channels))
-
-
-class Margin(HybridBlock):
-    """Cut off `before` and `after` on each spatial axis; where they are negative, add zeros."""
-
-    def __init__(self, before: int, after: int, dim: int):
-        super().__init__()
-        self._axes = range(2, 2 + dim)
-        self._cut = max(0, before), max(0, after)
-        self._add = max(0, -before), max(0, -after)
-
-    def hybrid_forward(self, F, x):
-        for axis in self._axes:
-            x = F.slice_axis(x, axis=axis, begin=self._cut[0], end=-self._cut[1] or None)
-            zeros = F.zeros_like(F.slice_axis(x, axis=axis, begin=0, end=1))
-            ends = [F.repeat(zeros, count, axis=axis) if count else None for count in self._add]
-            parts = [part for part in (ends[0], x, ends[1]) if part is not None]
-            x = F.concat(*parts, dim=axis) if len(parts) > 1 else x
-        return x

@@ -11,13 +11,19 @@ from mxnet.gluon import HybridBlock
 from pydantic import Field, PositiveInt
 from typing_extensions import Annotated
 
-from segtrain.layers.blocks import Blocks
+from segtrain.layers.blocks import Blocks, Margin
 from segtrain.layers.chain import Chain, Concat, Each, From, Sum
 
 Make = Callable[[int], HybridBlock]
 
 Widths = Annotated[Tuple[PositiveInt, ...], Field(min_length=1)]
 """Channels per stream, finest first: the type of a model's option."""
+
+
+def default_widths(widths: Tuple[int, ...], encoder: str | None) -> Tuple[int, ...]:
+    """`widths`, or what a U-Net has by default: six streams over a classifier, four of its own."""
+    return widths or ((16, 32, 64, 128, 256, 512) if encoder else (32, 64, 128, 256))
+
 
 MERGES = {"concat": Concat, "sum": Sum}
 SKIPS = ("identity", "conv", "residual")
@@ -58,14 +64,23 @@ class Decoder(Chain):
     """A list of streams s0, s1, ... in, one array of the finest stream's size out.
 
     From the bottom: up, merge with the next finer stream ('concat' or 'sum'), unit d2, d1, d0.
+    crops: what each stream loses at each border first, for convolutions without padding.
     """
 
-    def __init__(self, widths: Sequence[int], blocks: Blocks, unit: Make, merge: str = "concat"):
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: Blocks,
+        unit: Make,
+        merge: str = "concat",
+        crops: Sequence[int] = (),
+    ):
         if merge not in MERGES:
             raise ValueError(f"merge {merge!r} is none of {', '.join(MERGES)}")
         super().__init__(takes=_names("s", len(widths)))
         for i in reversed(range(len(widths) - 1)):
-            self.add(blocks.up(widths[i]), MERGES[merge](f"s{i}"))
+            through = Margin(crops[i], crops[i], blocks.dim) if crops else None
+            self.add(blocks.up(widths[i]), MERGES[merge](f"s{i}", through=through))
             self.add(unit(i), name=f"d{i}")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Sequence
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import HybridBlock, Parameter
 
-from segtrain import plugins
+from segtrain import plugins, weights
 from segtrain.config import Model
 from segtrain.errors import UserError
 from segtrain.layers import Blocks, Chain, Fit, Fold, Normalize, Unfold
@@ -61,7 +62,7 @@ def network(
     options = plugins.options(build, model.options, "model", also=type(model).model_fields)
     mean, std = _statistics(model.in_channels, mean, std)
     with mx.name.NameManager(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "New initializer")  # MXNet's, of constants by address
+        warnings.filterwarnings("ignore", ".*New initializer")  # MXNet's, of constants by address
         try:
             channels = model.in_channels * model.fold**model.dim
             blocks = Blocks(model.dim, channels, model.norm, model.up, devices=devices)
@@ -69,7 +70,8 @@ def network(
             folds = ([Fold(model.fold)], [Unfold(model.fold)]) if model.fold > 1 else ([], [])
             heads = Chain(Normalize(mean, std, model.dim), *folds[0], body, *folds[1], _Listed())
             side = getattr(body, "side", None)
-            return Network(heads, side or _stride(heads, model), side, model.dim)
+            stride = side or getattr(body, "stride", 0) * model.fold or _stride(heads, model)
+            return Network(heads, stride, side, model.dim)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
 
@@ -81,6 +83,30 @@ def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
     shape = (1, model.in_channels, *[net.stride] * model.dim)
     for context in contexts:
         net.heads(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
+
+
+def encoder(net: Network) -> dict[str, Parameter]:
+    """The parameters of an encoder that takes weights, by their names in GluonCV's files."""
+    found: dict[str, Parameter] = {}
+    net.apply(lambda block: found.update(getattr(block, "encoder_parameters", {})))
+    return found
+
+
+def load_encoder(net: Network, model: Model) -> str:
+    """Set the encoder's weights as `model.encoder_params` says, and say what was loaded.
+
+    UserError where the network has no such encoder, the file can't be had, or it doesn't fit;
+    then nothing is set.
+    """
+    parameters, source = encoder(net), str(model.encoder_params)
+    if not parameters:
+        raise UserError(
+            f"model.encoder_params={source}: model {model.name} has no encoder that takes weights; "
+            "set model.encoder, like resnet34_v1b, on unet, unetpp or gridunet"
+        )
+    name = str(model.options.get("encoder") or model.options.get("network"))
+    file = weights.pretrained(name) if source == "pretrained" else Path(source)
+    return f"encoder {name}: {weights.load(parameters, file)}"
 
 
 def _stride(heads: Chain, model: Model) -> int:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Optional
 
 from pydantic import PositiveInt
 
-from segtrain.layers import Blocks, Chain, Column, Decoder, Encoder, Skips, Widths
+from segtrain.layers import (
+    Backbone,
+    Blocks,
+    Chain,
+    Column,
+    Decoder,
+    Encoder,
+    Skips,
+    Widths,
+    default_widths,
+)
 
 
 def build(
     classes: int,
     blocks: Blocks,
     *,
-    widths: Widths = (32, 64, 128, 256),
+    widths: Widths = (),
+    encoder: Optional[str] = None,
     columns: PositiveInt = 1,
     merge: Literal["concat", "sum"] = "concat",
     skip: Literal["identity", "conv", "residual"] = "residual",
@@ -23,9 +34,12 @@ def build(
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
     A, the encoder: a U-Net's, then `columns` down columns of a GridNet; B, the skip paths:
-    `skip_depth` blocks of the kind `skip` per row; C: a U-Net's decoder. widths: channels per
-    row, finest first.
+    `skip_depth` blocks of the kind `skip` per row; C: a U-Net's decoder.
+    widths: channels per stream, finest first, (32, 64, 128, 256) or, with an encoder,
+    (16, 32, 64, 128, 256, 512); encoder: a classifier of GluonCV's, like resnet34_v1b, for the
+    encoder (model.encoder_params: its weights).
     """
+    widths = default_widths(widths, encoder)
 
     def lateral(i: int) -> Chain:
         return blocks.residual(widths[i], widths[i])
@@ -34,7 +48,9 @@ def build(
         return blocks.conv(widths[i], stride=2)
 
     a = Chain(
-        Encoder(
+        Backbone(encoder, widths, blocks)
+        if encoder
+        else Encoder(
             len(widths),
             unit=lambda i: blocks.convs(widths[i], units),
             down=lambda i: blocks.pool(),

@@ -18,8 +18,11 @@ SMALL = {
     "fcdensenet": {"growth": 4, "layers": [2, 2, 2, 1, 2], "stem": 8},
     "multiresunet": {"widths": [8, 16, 24], "paths": [2, 1]},
     "phasenet": {"widths": [8, 16], "stride": 4},
+    "resnet1d": {"widths": [8, 16], "kernels": [4, 3]},
+    "utime": {"widths": [8, 16, 24], "pools": [2, 2]},
     "segnet": {"widths": [8, 16], "units": [1, 2]},
 }
+STRIDES = {"resnet1d": 1}
 
 
 def make(name, **options):
@@ -91,9 +94,9 @@ def test_names_depend_on_nothing_else_in_the_process(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_stride_is_found(name):
     net, model = make(name)
-    assert net.stride == 4
+    assert net.stride == STRIDES.get(name, 4)
     net, model = make(name, fold=2)
-    assert net.stride == 8
+    assert net.stride == 2 * STRIDES.get(name, 4)
     assert net(pixels((1, 3, 16, 24))).shape == (1, 5, 16, 24)
 
 
@@ -133,6 +136,58 @@ def test_skips_have_parameters_of_their_own():
     assert count(skip="residual", skip_depth=3) == plain + 3 * 2 * one
 
 
+def test_the_sizes_of_the_published_unet():
+    """Ronneberger et al. 2015, figure 1: 572 pixels in, 388 out, of which we keep 384."""
+    net, _ = make("unet", padding="valid", widths=[2, 2, 2, 2, 2], norm="none", in_channels=1)
+    assert net.stride == 16
+    values = net.taps(pixels((1, 1, 384, 384)), ["heads.1.0", "e0", "e1", "e2", "e3", "e4", "d3", "d0"])
+    assert [v.shape[-1] for v in values[1:]] == [568, 280, 136, 64, 28, 52, 388]
+
+
+@pytest.mark.parametrize(("streams", "units"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 2)])
+def test_valid_convolutions_keep_the_size(streams, units):
+    options = {"widths": [3] * streams, "units": units, "padding": "valid"}
+    for dim in (1, 2):
+        net, _ = make("unet", dim=dim, **options)
+        assert net.stride == 2 ** (streams - 1)
+        for sides in [(16, 48), (17, 5)]:
+            assert net(pixels((1, 3, *sides[:dim]))).shape == (1, 5, *sides[:dim])
+
+
+def test_valid_convolutions_see_no_zeros_at_the_border():
+    """A constant image has the same scores every stride pixels; zero padding would show."""
+    image = mx.nd.full((1, 3, 32, 32), 200, dtype="uint8")
+    spread = {}
+    for padding in ("same", "valid"):
+        net, _ = make("unet", padding=padding)
+        scores = net(image).asnumpy()[0].reshape(5, 8, 4, 8, 4)
+        spread[padding] = np.ptp(scores, axis=(1, 3)).max() / np.abs(scores).max()
+    assert spread["valid"] < 1e-5 < 1e-2 < spread["same"]
+
+
+def test_one_class_for_the_whole_signal():
+    net, _ = make("resnet1d", dim=1, whole=True)
+    scores = net(pixels((2, 3, 37))).asnumpy()
+    assert np.ptp(scores, axis=2).max() == 0 and np.ptp(scores, axis=0).max() > 0
+
+
+def test_a_segment_has_one_score():
+    net, _ = make("utime", dim=1, segment=6)
+    assert net.stride == 12
+    scores = net(pixels((1, 3, 30))).asnumpy()[0].reshape(5, 5, 6)
+    assert np.ptp(scores, axis=2).max() == 0 and np.ptp(scores, axis=1).max() > 0
+
+
+def test_deep_supervision_has_a_head_per_column():
+    net, _ = make("unetpp", deep_supervision=True)
+    x = pixels((2, 3, 16, 16))
+    heads = net.heads(x)
+    assert [h.shape for h in heads] == [(2, 5, 16, 16)] * 2
+    assert (heads[0] == net(x)).min().asscalar() == 1
+    config = load(NETWORKS / "unetpp-32.yaml", ["model.deep_supervision=true"])
+    assert describe(config)["parameters"] == 9_041_700
+
+
 NETWORKS = Path(__file__).parents[2] / "configs" / "networks"
 PUBLISHED = {
     "unet-2015": 31_030_658,
@@ -153,6 +208,8 @@ PUBLISHED = {
     "fcdensenet103": 9_322_091,
     "segnet-camvid": 29_433_483,
     "phasenet": 268_443,
+    "utime": 2_366_591,
+    "resnet1d": 504_258,
 }
 
 
