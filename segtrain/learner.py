@@ -227,7 +227,7 @@ def _check_crop(net: models.Network, config: Config) -> None:
 
 def _encoder(net: models.Network, config: Config) -> list:
     """The trainable parameters of the encoder; UserError for settings of one that isn't there."""
-    found = [p for p in models.encoder(net).values() if p.grad_req != "null"]
+    found = [p for p in models.encoder(net)[1].values() if p.grad_req != "null"]
     train = config.train
     for key, is_set in (
         ("encoder_lr", train.encoder_lr != 1),

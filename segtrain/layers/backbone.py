@@ -37,6 +37,7 @@ class Backbone(HybridBlock):
             raise ValueError(f"an encoder has 2 to 6 streams, and there are {len(widths)} widths")
         with self.name_scope():
             self.features, self.encoder_parameters = _features(name, len(widths) - 1)
+        self.encoder_name = name
         self.stem = blocks.convs(widths[0])
         self.project = Each(*[blocks.conv(width, 1) for width in widths[1:]])
 

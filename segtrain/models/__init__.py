@@ -15,6 +15,9 @@ from segtrain.config import Model
 from segtrain.errors import UserError
 from segtrain.layers import Blocks, Chain, Fit, Fold, Normalize, Unfold
 
+# Inference leaves out the auxiliary heads, and MXNet asks whether that is intended.
+warnings.filterwarnings("ignore", "Parameter .* is not used by any computation")
+
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
@@ -79,17 +82,25 @@ def network(
 def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
     """Weights after He et al. 2015, the same for a seed whatever the devices."""
     mx.random.seed(seed)
-    net.initialize(mx.init.MSRAPrelu(slope=0), ctx=contexts)
+    net.initialize(mx.init.MSRAPrelu(slope=0), ctx=contexts, force_reinit=True)
     shape = (1, model.in_channels, *[net.stride] * model.dim)
     for context in contexts:
         net.heads(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
 
 
-def encoder(net: Network) -> dict[str, Parameter]:
-    """The parameters of an encoder that takes weights, by their names in GluonCV's files."""
-    found: dict[str, Parameter] = {}
-    net.apply(lambda block: found.update(getattr(block, "encoder_parameters", {})))
-    return found
+def encoder(net: Network) -> tuple[str, dict[str, Parameter]]:
+    """The name of the encoder that takes weights, and its parameters by GluonCV's names.
+
+    Empty where there is none.
+    """
+    found: list[tuple[str, dict[str, Parameter]]] = [("", {})]
+
+    def look(block: HybridBlock) -> None:
+        if hasattr(block, "encoder_parameters"):
+            found.append((block.encoder_name, block.encoder_parameters))
+
+    net.apply(look)
+    return found[-1]
 
 
 def load_encoder(net: Network, model: Model) -> str:
@@ -98,13 +109,12 @@ def load_encoder(net: Network, model: Model) -> str:
     UserError where the network has no such encoder, the file can't be had, or it doesn't fit;
     then nothing is set.
     """
-    parameters, source = encoder(net), str(model.encoder_params)
+    (name, parameters), source = encoder(net), str(model.encoder_params)
     if not parameters:
         raise UserError(
             f"model.encoder_params={source}: model {model.name} has no encoder that takes weights; "
             "set model.encoder, like resnet34_v1b, on unet, unetpp or gridunet"
         )
-    name = str(model.options.get("encoder") or model.options.get("network"))
     file = weights.pretrained(name) if source == "pretrained" else Path(source)
     return f"encoder {name}: {weights.load(parameters, file)}"
 

@@ -100,19 +100,19 @@ def test_an_exported_file_fits_as_well(classifier):
     source, home = classifier
     net, model = make(encoder_params=str(home / "exported-0000.params"))
     assert "100 of 100 loaded" in models.load_encoder(net, model)
-    ours = models.encoder(net)["layer3.0.conv1.weight"].data()
+    ours = models.encoder(net)[1]["layer3.0.conv1.weight"].data()
     assert (ours == source.layer3[0].conv1.weight.data()).min().asscalar() == 1
 
 
 def test_a_file_that_does_not_fit_says_how_and_sets_nothing(classifier):
     _, home = classifier
     net, model = make(encoder="resnet34_v1b", encoder_params=str(home / "saved.params"))
-    before = {k: p.data().copy() for k, p in models.encoder(net).items()}
+    before = {k: p.data().copy() for k, p in models.encoder(net)[1].items()}
     with pytest.raises(UserError) as error:
         models.load_encoder(net, model)
     for part in ("100 of 180 would be", "skipped fc.weight, fc.bias", "missing layer1.2.conv1.weight"):
         assert part in str(error.value)
-    for key, parameter in models.encoder(net).items():
+    for key, parameter in models.encoder(net)[1].items():
         assert (parameter.data() == before[key]).min().asscalar() == 1
     net, model = make(in_channels=4, encoder_params=str(home / "saved.params"))
     with pytest.raises(
@@ -159,7 +159,7 @@ def test_the_encoder_is_frozen_and_then_learns_at_its_own_rate():
     learner = Learner(config, Truth, np.ones(3), [mx.cpu()], 10)
     images = pixels((2, 3, 32, 32)).asnumpy()
     batch = Batch(images, images[:, 0] % 3, [0, 1])
-    encoder = {id(p) for p in models.encoder(learner.net).values()}
+    encoder = {id(p) for p in models.encoder(learner.net)[1].values()}
 
     def moved(epoch):
         before = {id(p): p.data().copy() for p in learner._trainable}
