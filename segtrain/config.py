@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List, Literal, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple, Union
 
 import yaml
 from pydantic import (
@@ -224,9 +224,30 @@ def _read(path: Path, seen: Tuple[Path, ...], origins: Dict[str, str]) -> Dict[s
     return values if base is None else _merge(below, values)
 
 
+class Placed(Dict[Any, Any]):
+    """A mapping of a config that knows its place, FILE:LINE."""
+
+    place = ""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, whose mappings are `Placed`."""
+
+    def placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
+        mapping = Placed()
+        mapping.place = f"{self.name}:{node.start_mark.line + 1}"
+        yield mapping
+        mapping.update(self.construct_mapping(node))
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.placed)
+
+
 def _read_yaml(path: Path) -> Dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader.name = str(path)
+        values = loader.get_single_data()
     except FileNotFoundError:
         raise UserError(f"no config {path}: give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:

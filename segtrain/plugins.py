@@ -59,7 +59,8 @@ def explain(error: ValidationError, where: str = "") -> str:
     for e in error.errors():
         key = ".".join([where, *map(str, e["loc"])]).strip(".")
         if e["type"] == "missing":
-            lines.append(f"{key} is missing: set it in the config or as {key}=...")
+            on_the_command_line = "" if " " in key else f" or as {key}=..."
+            lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
             message = e["msg"].replace("Value error, ", "")
             lines.append(f"{key}={e['input']!r}: {message[0].lower()}{message[1:]}")

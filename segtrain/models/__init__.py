@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -74,6 +75,7 @@ def network(
             heads = Chain(Normalize(mean, std, model.dim), *folds[0], body, *folds[1], _Listed())
             side = getattr(body, "side", None)
             stride = side or getattr(body, "stride", 0) * model.fold or _stride(heads, model)
+            _check_scores(heads, model, stride, classes)
             return Network(heads, stride, side, model.dim)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
@@ -123,16 +125,38 @@ def _stride(heads: Chain, model: Model) -> int:
     """The number of which an input's sides must be multiples, found by shape inference."""
     scores = heads(mx.sym.var("data"))[0]
     sides = sorted(2**k * m for k in range(9) for m in (1, 3, 15))
+    problem = "another size"
     for side in sides:
         shape = (1, model.in_channels, *[7 * side] * model.dim)
         try:
             with redirect_stdout(None):  # MXNet prints the shapes that don't fit
                 _, outputs, _ = scores.infer_shape(data=shape)
-        except mx.MXNetError:
+        except mx.MXNetError as error:
+            problem = _first_line(error)
             continue
         if outputs[0][2:] == shape[2:]:
             return side
-    raise UserError(f"model {model.name}: no input side up to {sides[-1]} gives scores of its size")
+    raise UserError(
+        f"model {model.name}: no input side up to {sides[-1]} gives scores of its size ({problem})"
+    )
+
+
+def _first_line(error: mx.MXNetError) -> str:
+    """What MXNet says of shapes that don't fit, without the place in its source."""
+    text = " ".join(str(error).splitlines()[0].split())
+    return re.sub(r"\[[\d:]+\] \S+ Check failed: .*?: ", "", text.replace("MXNetError: ", ""))
+
+
+def _check_scores(heads: Chain, model: Model, stride: int, classes: int) -> None:
+    """UserError where a head doesn't give a score for each class, at the input's size."""
+    shape = (1, model.in_channels, *[stride] * model.dim)
+    for scores in heads(mx.sym.var("data")):
+        _, outputs, _ = scores.infer_shape(data=shape)
+        if outputs[0] != (1, classes, *shape[2:]):
+            raise UserError(
+                f"model {model.name} gives scores {outputs[0]} for an input {shape} and "
+                f"{classes} classes: it must end with a head, at the input's size"
+            )
 
 
 def _statistics(

@@ -7,14 +7,28 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 import pytest
+from conftest import run
 
 from segtrain import models, plugins
 from segtrain.config import Data, Model, load
 from segtrain.errors import UserError
 from segtrain.graph import describe
+from segtrain.layers import Blocks, Chain, Concat, residual_chain
 
 NAMES = [name for name in plugins.names("models") if name != "zoo"]  # see test_zoo.py
 SMALL = {
+    "chain": {
+        "layers": [
+            {"block": "convs", "width": 8, "name": "fine"},
+            {"block": "pool"},
+            {"block": "pool"},
+            {"block": "residual", "width": 16},
+            {"block": "up", "width": 8},
+            {"block": "up", "width": 8},
+            {"block": "concat", "reads": ["fine"]},
+            {"block": "head"},
+        ]
+    },
     "fcdensenet": {"growth": 4, "layers": [2, 2, 2, 1, 2], "stem": 8},
     "multiresunet": {"widths": [8, 16, 24], "paths": [2, 1]},
     "phasenet": {"widths": [8, 16], "stride": 4},
@@ -239,3 +253,82 @@ def test_wrong_options_are_named(model, says):
     with pytest.raises(UserError) as error:
         models.network(Model(**model), 2)
     assert says in str(error.value)
+
+
+LAYERS = """
+model:
+  name: chain
+  classes: 3
+  layers:
+    - {block: convs, width: 4, name: fine}
+    - {block: pool}
+    - {block: residual_chain, channels: 8, kernel: 3, chain_length: 3, name: coarse}
+    - {block: up, width: 4}
+    - block: concat
+      reads: [fine]
+      through:
+        - {block: residual, width: 4, from_width: 4}
+    - {block: conv, width: 4}
+    - {block: head}
+"""
+
+
+def test_a_network_as_data_is_the_chain_it_describes(tmp_path):
+    path = tmp_path / "chain.yaml"
+    path.write_text(LAYERS)
+    net = models.network(load(path).model, 3)
+    blocks = Blocks()
+    same = Chain(
+        ("fine", blocks.convs(4)),
+        blocks.pool(),
+        ("coarse", residual_chain(8, 3, chain_length=3, dim=2)),
+        blocks.up(4),
+        Concat("fine", through=Chain(blocks.residual(4, 4))),
+        blocks.conv(4),
+        blocks.head(3),
+    )
+    models.initialize(net, load(path).model, [mx.cpu()], 0)
+    same.initialize()
+    x = mx.nd.random.uniform(shape=(1, 3, 8, 8))
+    same(x)
+    ours, theirs = net.block("heads.1")._collect_params_with_prefix(), same._collect_params_with_prefix()
+    assert list(ours) == list(theirs)
+    for key, parameter in theirs.items():
+        parameter.set_data(ours[key].data())
+    assert (net.block("heads.1")(x) == same(x)).min().asscalar() == 1
+    assert [tap.shape for tap in net.taps(pixels((1, 3, 8, 8)), ["fine", "coarse"])] == [
+        (1, 4, 8, 8),
+        (1, 8, 4, 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("{block: pool}", "{block: pol}", "chain.yaml:7: no block 'pol'; did you mean pool?"),
+        ("width: 4, name", "widht: 4, name", "chain.yaml:6: convs.widht: no such option"),
+        ("reads: [fine]", "reads: [fin]", "chain.yaml:10: Concat reads 'fin', which isn't there yet"),
+        ("width: 4, from", "width: four, from", "chain.yaml:13: residual.width='four'"),
+        ("{block: pool}", "pool", "chain.yaml:6 (layer 2): a layer is a mapping"),
+        ("{block: pool}", "{block: conv}", "chain.yaml:7: conv.width is missing: set it"),
+        ("name: fine", "name: 3", "chain.yaml:6: 3 can't name a block"),
+        ("name: coarse", "name: fine", "chain.yaml:8: the name 'fine' is taken"),
+        ("- {block: head}", "", "it must end with a head"),
+        ("{block: up, width: 4}", "{block: relu}", "gives scores of its size (Error in operator"),
+    ],
+)
+def test_errors_of_a_network_as_data_name_the_line(old, new, says, tmp_path):
+    path = tmp_path / "chain.yaml"
+    assert old in LAYERS
+    path.write_text(LAYERS.replace(old, new))
+    with pytest.raises(UserError) as error:
+        models.network(load(path).model, 3)
+    assert says in str(error.value)
+
+
+def test_layers_given_on_the_command_line(config_file):
+    layers = "[{block: conv, width: 4}, {block: head}]"
+    model = f"model={{name: chain, layers: {layers}}}"
+    code, text = run("train", config_file, model, "train.epochs=1", "--out", config_file.parent / "run")
+    assert code == 0, text
+    assert run("eval", config_file.parent / "run")[0] == 0
