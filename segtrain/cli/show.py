@@ -6,31 +6,74 @@ from typing import Any, Dict, List, Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Json, app, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
 
 
 @app.command()
 def show(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG_OR_RUN", help="A YAML config, or a run.")],
     overrides: Annotated[
         Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like model.fold=2")
+    ] = None,
+    svg: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Draw the network: rows are resolutions.")
+    ] = None,
+    image: Annotated[
+        Optional[Path],
+        typer.Option(metavar="FILE", help="With --tap: what a run's network makes of it."),
+    ] = None,
+    tap: Annotated[
+        Optional[str], typer.Option(metavar="NAME", help="The block whose feature maps to draw: e1, d0.")
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(metavar="PNG", help="With --tap: where the picture goes.")
     ] = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
     """Show a network: its layers, shapes, parameters and FLOPs, without training or data.
 
-    Example:
+    Examples:
 
         segtrain show configs/camvid-gridnet.yaml
+
+        segtrain show configs/camvid-gridnet.yaml --svg gridnet.svg
+
+        segtrain show runs/camvid-unet --image photo.jpg --tap e1 --out e1.png
     """
     from segtrain import config as configs
+    from segtrain import drawing, infer
+    from segtrain.errors import UserError
     from segtrain.graph import describe
 
-    result = describe(configs.load(config, overrides or []))
+    if tap or image or out:
+        if not (tap and image and out):
+            raise UserError("a picture of feature maps needs all three: --image, --tap and --out")
+        _draw_maps(config, image, tap, out)
+        return
+    path = config / "config.yaml" if config.is_dir() else config
+    result = describe(configs.load(path, overrides or []))
     write_json(json, result)
-    if str(json) != "-":
+    if svg:
+        infer.write(svg, drawing.svg(result).encode())
+        say(f"drawn to {svg}")
+    elif str(json) != "-":
         _print(result)
+
+
+def _draw_maps(run: Path, image: Path, tap: str, out: Path) -> None:
+    from segtrain import infer, taps
+    from segtrain.errors import UserError
+    from segtrain.trained import open_trained
+
+    trained = open_trained(run)
+    try:
+        pixels = infer.read(image)
+    except infer.InputError as error:
+        raise UserError(str(error)) from None
+    maps = taps.values(trained, pixels, tap)
+    infer.write(out, taps.picture(maps))
+    say(f"{tap}: {maps.shape[0]} maps of {maps.shape[1]}x{maps.shape[2]}, drawn to {out}")
 
 
 def _print(result: Dict[str, Any]) -> None:

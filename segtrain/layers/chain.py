@@ -63,6 +63,11 @@ class Chain(nn.HybridSequential):
             raise ValueError(f"the name {name!r} is taken; there are {self._known()}")
         self.register_child(block, name)
 
+    @property
+    def takes(self) -> Tuple[str, ...]:
+        """The names of the streams that come in."""
+        return self._takes
+
     def _check_read(self, name: str, block: HybridBlock) -> None:
         if name not in self._names():
             raise ValueError(
