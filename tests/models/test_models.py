@@ -70,7 +70,11 @@ def test_eager_hybridized_and_exported_agree_bit_for_bit(name, dim, norm, tmp_pa
         files = (str(tmp_path / f"net-{end}") for end in ("symbol.json", "0000.params"))
         symbol, parameters = files
         loaded = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters)
-    for other in (hybrid, loaded(x)):
+    net.save_parameters(str(tmp_path / "saved.params"))
+    again, _ = make(name, dim=dim, norm=norm)
+    again.initialize(force_reinit=True)
+    again.load_parameters(str(tmp_path / "saved.params"))
+    for other in (hybrid, loaded(x), again(x)):
         assert (eager == other).min().asscalar() == 1
     for sides in [(24, 8), (17, 31), (1, 5)]:
         x = pixels((1, 3, *sides[:dim]))
