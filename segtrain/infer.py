@@ -58,7 +58,7 @@ class Predictor:
         self.policy = policy._replace(window=side) if side else policy
 
     def mask(self, image: np.ndarray) -> np.ndarray:
-        """The class ids (H, W) uint8 of an image (H, W, C) uint8."""
+        """The class ids (H, W) uint8 of an image (H, W, C) uint8 or float32."""
         if not self.policy.plain:
             return self.probabilities(image).argmax(axis=0).astype(np.uint8)
         return self._run(image).argmax(axis=1).astype("uint8").asnumpy()[0]
@@ -113,7 +113,7 @@ class Predictor:
 
         whole = image if self._side is None else pad(image, self._side)
         batch = np.ascontiguousarray(whole.transpose(2, 0, 1)[None])
-        return self._forward(mx.nd.array(batch, ctx=self._context, dtype="uint8"))
+        return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
 
 
 def pad(image: np.ndarray, side: int) -> np.ndarray:

@@ -14,10 +14,10 @@ SPLITS = ("train", "val", "test")
 
 
 class Sample(NamedTuple):
-    """One image with its mask."""
+    """One image with its mask, or one signal with its labels."""
 
-    image: np.ndarray  # (H, W, C) uint8, RGB where C is 3
-    mask: np.ndarray  # (H, W) uint8: class ids, or `ignore`
+    image: np.ndarray  # (H, W, C) or (L, C), uint8 or float32; RGB where it is a picture
+    mask: np.ndarray  # (H, W) or (L,), uint8: class ids, or `ignore`
 
 
 class Dataset(Protocol):
@@ -26,6 +26,7 @@ class Dataset(Protocol):
     classes: list[str]
     ignore: int
     ids: list[str]
+    dtype: str  # of the images: uint8, or float32 for all that has more than 8 bits
 
     def read(self, index: int) -> Sample:
         """The `index`-th sample; UserError names the file that can't be used."""

@@ -26,7 +26,7 @@ class Folder:
         ignore: Optional[int],
         label_map: Dict[int, int],
     ):
-        self.classes = classes
+        self.classes, self.dtype = classes, "uint8"
         self.ignore = 255 if ignore is None else ignore
         self.ids = list(pairs)
         self._pairs = list(pairs.values())

@@ -30,8 +30,8 @@ from segtrain.errors import SegtrainError, UserError
 class Batch(NamedTuple):
     """One batch; the arrays are valid until the next batch is asked for."""
 
-    images: np.ndarray  # (N, C, H, W) uint8
-    masks: np.ndarray  # (N, H, W) uint8, class ids or ignore
+    images: np.ndarray  # (N, C, H, W) or (N, C, L), uint8 or float32
+    masks: np.ndarray  # (N, H, W) or (N, L), uint8: class ids or ignore
     indices: list[int]
 
 
@@ -39,32 +39,38 @@ class Recipe(NamedTuple):
     """How a sample becomes a crop: all that a worker needs to know."""
 
     dataset: Dataset
-    crop: tuple[int, int]
+    crop: tuple[int, ...]
     channels: int
     steps: Sequence[Step]
     seed: int
 
     def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """The crop of the sample in that epoch: (C, H, W) and (H, W)."""
+        """The crop of the sample in that epoch: (C, H, W) and (H, W), or (C, L) and (L,)."""
         rng = np.random.default_rng([self.seed, epoch, index])
         sample = self.dataset.read(index)
-        if sample.image.shape[2] != self.channels:
+        if sample.image.shape[-1] != self.channels:
             raise UserError(
-                f"{self.dataset.name(index)} has {sample.image.shape[2]} channels, and the "
+                f"{self.dataset.name(index)} has {sample.image.shape[-1]} channels, and the "
                 f"network takes {self.channels}: set model.in_channels"
             )
         image, mask = augment(sample, self.crop, self.steps, rng, self.dataset.ignore)
-        return image.transpose(2, 0, 1), mask
+        return np.moveaxis(image, -1, 0), mask
 
 
 class Slots:
     """`count` batches of memory that worker processes share through an anonymous file."""
 
     def __init__(
-        self, count: int, batch: int, image: tuple[int, ...], mask: tuple[int, ...], fd: int = -1
+        self,
+        count: int,
+        batch: int,
+        image: tuple[int, ...],
+        mask: tuple[int, ...],
+        dtype: str = "uint8",
+        fd: int = -1,
     ):
-        self._layout = (count, batch, image, mask)
-        sizes = int(np.prod(image)), int(np.prod(mask))
+        self._layout = (count, batch, image, mask, dtype)
+        sizes = int(np.prod(image)) * np.dtype(dtype).itemsize, int(np.prod(mask))
         total = count * batch * sum(sizes)
         self._fd = fd
         if fd < 0:
@@ -72,7 +78,7 @@ class Slots:
             os.ftruncate(self._fd, total)
         memory = np.frombuffer(mmap.mmap(self._fd, total), np.uint8)
         split = count * batch * sizes[0]
-        self.images = memory[:split].reshape(count, batch, *image)
+        self.images = memory[:split].view(dtype).reshape(count, batch, *image)
         self.masks = memory[split:].reshape(count, batch, *mask)
 
     def __reduce__(self) -> tuple:
@@ -83,8 +89,8 @@ class Slots:
         os.close(self._fd)
 
 
-def _attach(count: int, batch: int, image: tuple, mask: tuple, fd: Any) -> Slots:
-    return Slots(count, batch, image, mask, fd.detach())
+def _attach(count: int, batch: int, image: tuple, mask: tuple, dtype: str, fd: Any) -> Slots:
+    return Slots(count, batch, image, mask, dtype, fd.detach())
 
 
 class Loader:
@@ -99,7 +105,7 @@ class Loader:
         self._count = len(recipe.dataset.ids)
         ahead = 3 if workers else 1
         image = (recipe.channels, *recipe.crop)
-        self._slots = Slots(ahead, batch, image, recipe.crop)
+        self._slots = Slots(ahead, batch, image, recipe.crop, recipe.dataset.dtype)
         self._pool: ProcessPoolExecutor | None = None
         self._ahead = ahead
         if workers:

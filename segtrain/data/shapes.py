@@ -22,6 +22,7 @@ class Shapes:
 
     classes = CLASSES
     ignore = 255
+    dtype = "uint8"
 
     def __init__(self, split: str, count: int, size: tuple[int, int], seed: int):
         self.ids = [f"{split}-{i:05d}" for i in range(count)]
