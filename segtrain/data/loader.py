@@ -39,7 +39,7 @@ class Recipe(NamedTuple):
     """How a sample becomes a crop: all that a worker needs to know."""
 
     dataset: Dataset
-    crop: tuple[int, ...]
+    crop: tuple[int, int]
     channels: int
     steps: Sequence[Step]
     seed: int
