@@ -40,7 +40,7 @@ class Learner:
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
-        _check_crop(self.net, config)
+        check_crop(self.net, config)
         models.initialize(self.net, config.model, contexts, config.seed)
         self.net.hybridize(static_alloc=True, static_shape=True)
         self._terms = {k: v for k, v in config.train.loss.items() if v}
@@ -207,7 +207,7 @@ def _check_devices(config: Config, samples: int, contexts: list) -> None:
         )
 
 
-def _check_crop(net: models.Network, config: Config) -> None:
+def check_crop(net: models.Network, config: Config) -> None:
     """UserError where the config's crop doesn't fit the network."""
     if config.model.dim == 1:
         raise UserError("model.dim=1 is for signals, and this dataset has images: write model.dim=2")

@@ -25,6 +25,8 @@ ALLOWED = {
     "trained": LEAVES | MIDDLE,
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
+    "check": LEAVES | MIDDLE | {"learner"},
+    "sheet": LEAVES | MIDDLE,
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},
     "evaluate": LEAVES | MIDDLE,

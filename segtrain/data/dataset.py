@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ class Dataset(Protocol):
     ignore: int
     ids: list[str]
     dtype: str  # of the images: uint8, or float32 for all that has more than 8 bits
+    problems: list[str]  # "FILE: what is wrong" of those that could not be paired
 
     def read(self, index: int) -> Sample:
         """The `index`-th sample; UserError names the file that can't be used."""
@@ -36,13 +38,24 @@ class Dataset(Protocol):
         """The file of the `index`-th sample, as an error would name it."""
         ...
 
+    def files(self, index: int) -> tuple[Path, ...]:
+        """The files of the `index`-th sample: its image's first, then its mask's, if it has one."""
+        ...
 
-def open_split(data: Data, split: str) -> Dataset:
-    """The named split of a config's dataset; UserError where it is missing, empty or unpaired."""
+
+def open_split(data: Data, split: str, strict: bool = True) -> Dataset:
+    """The named split of a config's dataset.
+
+    UserError where it is missing or empty, and where files in it could not be paired, unless
+    `strict` is False.
+    """
     build = plugins.find("data", data.name).build
     options = plugins.options(build, data.options, "data", also=type(data).model_fields)
     dataset: Dataset = build(split, **options)
-    if not dataset.ids:
+    if dataset.problems and strict:
+        more = len(dataset.problems) - 1
+        raise UserError(dataset.problems[0] + (f" (and {more} more like it)" if more else ""))
+    if not dataset.ids and not dataset.problems:
         raise UserError(f"the split {split!r} is empty: there is nothing to read")
     return dataset
 

@@ -22,18 +22,22 @@ class Folder:
     def __init__(
         self,
         pairs: dict[str, tuple[Path, Path]],
+        problems: List[str],
         classes: List[str],
         ignore: Optional[int],
         label_map: Dict[int, int],
     ):
         self.classes, self.dtype = classes, "uint8"
         self.ignore = 255 if ignore is None else ignore
-        self.ids = list(pairs)
+        self.ids, self.problems = list(pairs), problems
         self._pairs = list(pairs.values())
         self._table = _table(len(classes), ignore, label_map)
 
     def name(self, index: int) -> str:
         return str(self._pairs[index][0])
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return self._pairs[index]
 
     def read(self, index: int) -> Sample:
         image_path, mask_path = self._pairs[index]
@@ -89,27 +93,24 @@ def build(
         base = root
         wanted = _listed(root / (home if home.endswith(".txt") else f"{home}.txt"), root, split)
         found = _files(base / images, IMAGES), _files(base / masks, MASKS)
-    return Folder(_pair(wanted, *found, base), classes, ignore, label_map)
+    return Folder(*_pair(wanted, *found, base), classes, ignore, label_map)
 
 
 def _pair(
     wanted: set[str], images: dict[str, Path], masks: dict[str, Path], base: Path
-) -> dict[str, tuple[Path, Path]]:
-    for have, lack, problem in (
-        (images, masks, "an image without a mask"),
-        (masks, images, "a mask without an image"),
-    ):
-        alone = sorted(name for name in wanted if name in have and name not in lack)
-        if alone:
-            more = f" (and {len(alone) - 1} more)" if len(alone) > 1 else ""
-            raise UserError(
-                f"{have[alone[0]]}: {problem}{more}; the names must be equal up to the ending, "
-                f"as in images/a.jpg and masks/a.png"
-            )
-    absent = sorted(wanted - set(images))
-    if absent:
-        raise UserError(f"{base}: the list names {absent[0]!r}, which has no image and no mask")
-    return {name: (images[name], masks[name]) for name in sorted(wanted)}
+) -> tuple[dict[str, tuple[Path, Path]], List[str]]:
+    """The pairs by name, and what is wrong with the names that are none."""
+    rule = "the names must be equal up to the ending, as in images/a.jpg and masks/a.png"
+    problems = []
+    for name in sorted(wanted - (set(images) & set(masks))):
+        if name in images:
+            problems.append(f"{images[name]}: an image without a mask; {rule}")
+        elif name in masks:
+            problems.append(f"{masks[name]}: a mask without an image; {rule}")
+        else:
+            problems.append(f"{base}: the list names {name!r}, which has no image and no mask")
+    both = sorted(wanted & set(images) & set(masks))
+    return {name: (images[name], masks[name]) for name in both}, problems
 
 
 def _files(folder: Path, endings: set[str]) -> dict[str, Path]:

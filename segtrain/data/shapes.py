@@ -6,6 +6,7 @@ the seed, the split and its index.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Tuple
 
 import cv2
@@ -23,6 +24,7 @@ class Shapes:
     classes = CLASSES
     ignore = 255
     dtype = "uint8"
+    problems: list[str] = []
 
     def __init__(self, split: str, count: int, size: tuple[int, int], seed: int):
         self.ids = [f"{split}-{i:05d}" for i in range(count)]
@@ -31,6 +33,9 @@ class Shapes:
 
     def name(self, index: int) -> str:
         return self.ids[index]
+
+    def files(self, index: int) -> tuple[Path, ...]:
+        return ()
 
     def read(self, index: int) -> Sample:
         rng = np.random.default_rng([*self._seed, index])

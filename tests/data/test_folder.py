@@ -4,13 +4,14 @@ import pytest
 from conftest import CLASSES, real, write_pair
 from PIL import Image
 
-from segtrain.data import folder as format_
+from segtrain.config import Data
+from segtrain.data.dataset import open_split
 from segtrain.data.scan import scan
 from segtrain.errors import UserError
 
 
 def opened(root, split="train", **options):
-    return format_.build(split, **{"root": root, "classes": CLASSES, **options})
+    return open_split(Data(name="folder", root=root, **{"classes": CLASSES, **options}), split)
 
 
 def says(*texts):
