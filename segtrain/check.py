@@ -10,7 +10,7 @@ import numpy as np
 
 from segtrain.config import Config
 from segtrain.data.dataset import SPLITS, open_split
-from segtrain.data.survey import Look, Survey, survey
+from segtrain.data.survey import Print, Survey, survey
 from segtrain.errors import UserError
 
 NEAR = 0.999
@@ -120,7 +120,7 @@ def copies(data: Data) -> Iterator[Finding]:
         why = f"copies were not looked for among {len(looks):,} images ({MOST:,} at most)"
         yield Finding("copies", "all", [], why, "check a part of the dataset", error=False)
         return
-    for a, b, same in _pairs([look for _, look in looks]):
+    for a, b, same in copies_of([look.print for _, look in looks]):
         (split_a, look_a), (split_b, look_b) = looks[a], looks[b]
         how = "is the same image as" if same else "is a copy, saved anew, of"
         leak = split_a != split_b
@@ -135,16 +135,16 @@ def copies(data: Data) -> Iterator[Finding]:
         )
 
 
-def _pairs(looks: List[Look]) -> Iterator[Tuple[int, int, bool]]:
+def copies_of(prints: List[Print]) -> Iterator[Tuple[int, int, bool]]:
     """Each image with the first one before it that it is a copy of; whether to the last bit."""
     first: Dict[str, int] = {}
-    thumbnails = np.array([look.thumbnail for look in looks])
-    for i, look in enumerate(looks):
-        if look.digest in first:
-            yield first[look.digest], i, True
+    thumbnails = np.array([each.thumbnail for each in prints])
+    for i, each in enumerate(prints):
+        if each.digest in first:
+            yield first[each.digest], i, True
             continue
-        first[look.digest] = i
-        alike = np.flatnonzero(thumbnails[:i] @ look.thumbnail > NEAR)
+        first[each.digest] = i
+        alike = np.flatnonzero(thumbnails[:i] @ each.thumbnail > NEAR)
         if len(alike):
             yield int(alike[0]), i, False
 

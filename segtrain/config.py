@@ -193,11 +193,11 @@ def dump(config: Config) -> str:
     lines = []
     for name, value in config.model_dump(mode="json").items():
         if not isinstance(value, dict):
-            lines.append(f"{name}: {_inline(value)}  # {_comment(config, name)}")
+            lines.append(f"{name}: {inline(value)}  # {_comment(config, name)}")
             continue
         lines.append(f"{name}:")
         for key, inner in value.items():
-            lines.append(f"  {key}: {_inline(inner)}  # {_comment(config, f'{name}.{key}')}")
+            lines.append(f"  {key}: {inline(inner)}  # {_comment(config, f'{name}.{key}')}")
     return "\n".join(lines) + "\n"
 
 
@@ -205,7 +205,8 @@ def _comment(config: Config, key: str) -> str:
     return " ".join(config.origin(key).split())
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
+    """A value as YAML on one line."""
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=float("inf"))
     return text.replace("\n...\n", "").strip()
 

@@ -26,6 +26,8 @@ ALLOWED = {
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
+    "recipe": LEAVES | MIDDLE | {"graph"},
+    "init": LEAVES | MIDDLE | {"check", "recipe"},
     "sheet": LEAVES | MIDDLE,
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},

@@ -19,14 +19,20 @@ from segtrain.errors import UserError
 THUMBNAIL = 32
 
 
+class Print(NamedTuple):
+    """What tells copies of an image."""
+
+    digest: str  # of the decoded pixels
+    thumbnail: np.ndarray  # (32 * 32,) float32, of mean 0 and length 1; zeros where it is flat
+
+
 class Look(NamedTuple):
     """One sample, in numbers."""
 
     name: str
     size: Tuple[int, ...]  # height, width
     counts: np.ndarray  # (256,) int64: pixels of each id
-    digest: str  # of the decoded image
-    thumbnail: np.ndarray  # (32 * 32,) float32, of mean 0 and length 1; zeros where it is flat
+    print: Print
     mask_mode: str  # of the mask's file, as Pillow names it: L, P, 1, I;16, ...; or empty
     mean: np.ndarray  # (C,) of the image's values
     square: np.ndarray  # (C,) mean of their squares
@@ -83,12 +89,16 @@ def _look(dataset: Dataset, index: int) -> Look:
         dataset.name(index),
         mask.shape,
         counts,
-        hashlib.sha256(image.tobytes()).hexdigest(),
-        _thumbnail(image),
+        fingerprint(image),
         _mode(dataset, index),
         flat.mean(axis=0, dtype=float),
         np.square(flat, dtype=np.float32).mean(axis=0, dtype=float),
     )
+
+
+def fingerprint(image: np.ndarray) -> Print:
+    """Of an image (H, W, C): equal for equal pixels, and alike for copies saved anew."""
+    return Print(hashlib.sha256(image.tobytes()).hexdigest(), _thumbnail(image))
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,223 @@
+"""What kind of dataset a folder is, from the names of what is in it; nothing is decoded here."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from segtrain.data.files import IMAGES, MASKS
+from segtrain.errors import UserError
+
+SPLIT_WORDS = {
+    "train": {"train", "training", "tr"},
+    "val": {"val", "valid", "validation", "dev"},
+    "test": {"test", "testing"},
+}
+IMAGE_WORDS = {
+    "images",
+    "image",
+    "imgs",
+    "img",
+    "jpegimages",
+    "inputs",
+    "input",
+    "rgb",
+    "photos",
+    "data",
+}
+MASK_WORDS = {
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "annot", "gt", "groundtruth"),
+    *("segmentations", "segmentation", "seg", "segmentationclass", "targets", "target", "truth"),
+}
+MASK_SUFFIX = re.compile(
+    r"[ ._-](masks?|labels?|gt|seg|segmentation|annotation|truth|l)$", re.IGNORECASE
+)
+
+
+Pair = Tuple[Path, Path]  # an image and its mask
+
+
+class Found(NamedTuple):
+    """A format with its options, and what a person should know."""
+
+    name: str
+    options: Dict[str, Any]
+    notes: List[str]
+    pairs: Optional[Dict[str, List[Pair]]] = None  # by split, "" where there is none
+
+
+def detect(root: Path) -> Found:
+    """The format of the folder `root`; UserError where it looks like none."""
+    if not root.is_dir():
+        raise UserError(f"no folder {root.absolute()}: give the dataset's folder")
+    for look in (_voc, _cityscapes, _ade20k, _instances, _coco, _signals):
+        found = look(root)
+        if found:
+            return found
+    return _pairs(root)
+
+
+def _voc(root: Path) -> Optional[Found]:
+    homes = [root, *sorted(root.glob("*")), *sorted(root.glob("*/*"))]
+    for home in homes:
+        if (home / "JPEGImages").is_dir() and (home / "SegmentationClass").is_dir():
+            return Found("voc", {"root": str(home)}, ["Pascal VOC's folders"])
+    return None
+
+
+def _cityscapes(root: Path) -> Optional[Found]:
+    if (root / "leftImg8bit").is_dir() and (root / "gtFine").is_dir():
+        return Found("cityscapes", {"root": str(root)}, ["Cityscapes' folders"])
+    return None
+
+
+def _ade20k(root: Path) -> Optional[Found]:
+    if (root / "images/training").is_dir() and (root / "annotations/training").is_dir():
+        return Found("ade20k", {"root": str(root)}, ["ADE20K's folders"])
+    return None
+
+
+def _instances(root: Path) -> Optional[Found]:
+    for home in (root / "train", root / "stage1_train", root):
+        samples = [path for path in _folders(home) if (path / "images").is_dir()]
+        samples = [
+            path for path in samples if path.name.lower() not in set().union(*SPLIT_WORDS.values())
+        ]
+        single = [len(list((path / "images").iterdir())) == 1 for path in samples]
+        if samples and all(single) and all((path / "masks").is_dir() for path in samples):
+            return Found("instances", {"root": str(root)}, ["a folder per sample, a mask per object"])
+    return None
+
+
+def _coco(root: Path) -> Optional[Found]:
+    annotations, images = {}, {}
+    for path in sorted(root.rglob("*.json")):
+        split = _split(path.relative_to(root))
+        first = _first_image(path) if split else None
+        if first:
+            annotations[split] = path.relative_to(root).as_posix()
+            home = next((p for p in [root, *_all_folders(root)] if (p / first).is_file()), None)
+            if home is None:
+                raise UserError(f"{path} names the image {first!r}, which isn't under {root}")
+            images[split] = home.relative_to(root).as_posix()
+    if not annotations:
+        return None
+    options = {"root": str(root), "annotations": annotations, "images": images}
+    return Found("coco", options, [f"COCO annotations: {', '.join(annotations.values())}"])
+
+
+def _first_image(path: Path) -> Optional[str]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(content, dict) or not {"images", "annotations", "categories"} <= set(content):
+        return None
+    return str(content["images"][0]["file_name"]) if content["images"] else None
+
+
+def _signals(root: Path) -> Optional[Found]:
+    files = [path for path in _files(root) if path.suffix.lower() in (".csv", ".npz")]
+    if not files or any(path.suffix.lower() in IMAGES for path in _files(root)):
+        return None
+    return Found("signals", {"root": str(root)}, [f"{len(files)} records of signals"])
+
+
+# ---- pairs of files
+
+
+def _pairs(root: Path) -> Found:
+    """Images and masks of one name, wherever they lie."""
+    images: Dict[Tuple, Path] = {}
+    masks: Dict[Tuple, Path] = {}
+    for path in _files(root):
+        if path.suffix.lower() not in IMAGES | MASKS:
+            continue
+        key, is_mask = _key(path.relative_to(root))
+        where = masks if is_mask else images
+        if key in where:
+            raise UserError(f"{where[key]} and {path} have one name: which is it?")
+        where[key] = path
+    both = sorted(set(images) & set(masks))
+    if not both:
+        raise UserError(
+            f"{root}: {len(images)} images and {len(masks)} masks, and none of one name; put them "
+            "into images/ and masks/, or name them a.jpg and a_mask.png"
+        )
+    splits: Dict[str, List[Pair]] = defaultdict(list)
+    for key in both:
+        splits[key[0]].append((images[key], masks[key]))
+    notes = [f"{len(both)} pairs of image and mask"]
+    for alone, what in ((set(images) - set(masks), "image"), (set(masks) - set(images), "mask")):
+        if alone:
+            one = (images if what == "image" else masks)[min(alone)]
+            notes.append(f"LEFT OUT: {len(alone)} {what}s without a partner, {one} among them")
+    return _as_folder(root, dict(splits), notes)
+
+
+def _key(path: Path) -> Tuple[Tuple, bool]:
+    """The split, and the rest of a file's path that an image and its mask share; whether it's a mask."""
+    split, rest, is_mask = _split(path) or "", [], False
+    for part in path.parts[:-1]:
+        word = part.lower()
+        if word.endswith("annot"):
+            is_mask, word = True, word[: -len("annot")]
+        is_mask |= word in MASK_WORDS
+        if word not in MASK_WORDS | IMAGE_WORDS | set().union(*SPLIT_WORDS.values()) and word:
+            rest.append(part)
+    stem = path.stem
+    suffix = MASK_SUFFIX.search(stem)
+    if suffix:
+        stem, is_mask = stem[: suffix.start()], True
+    return (split, *rest, stem), is_mask
+
+
+def _as_folder(root: Path, splits: Dict[str, List[Pair]], notes: List[str]) -> Found:
+    """The `folder` format, where it can say it; else pairs, for list files."""
+    found = Found("list", {"root": str(root)}, notes, splits)
+    every = [pair for pairs in splits.values() for pair in pairs]
+    parts = [[path.relative_to(root).parts for path in pair] for pair in every]
+    plain = all(len(image) == len(mask) == 3 and image[0] == mask[0] for image, mask in parts)
+    plain &= all(image.stem == mask.stem for image, mask in every)
+    names = [{folders[k][1] for folders in parts if plain} for k in (0, 1)]
+    homes = {split: pairs[0][0].relative_to(root).parts[0] for split, pairs in splits.items()}
+    left_out = any(note.startswith("LEFT OUT") for note in notes)
+    if not plain or left_out or max(map(len, names)) > 1 or not {"train", "val"} <= set(splits):
+        return found
+    options = dict(found.options)
+    for option, folders in zip(("images", "masks"), names):
+        if folders != {option}:
+            options[option] = folders.pop()
+    if any(split != home for split, home in homes.items()):
+        options["splits"] = homes
+    return found._replace(name="folder", options=options)
+
+
+def _split(path: Path) -> Optional[str]:
+    """The split that a path names: in a folder's name, or at the start of a file's."""
+    words = [part.lower() for part in path.parts[:-1]]
+    words = [word[: -len("annot")] if word.endswith("annot") else word for word in words]
+    words.append(re.split(r"[ ._-]", path.stem.lower())[0] if path.suffix == ".json" else "")
+    words += re.split(r"[ ._-]", path.stem.lower())[1:] if path.suffix == ".json" else []
+    for split, names in SPLIT_WORDS.items():
+        if any(re.sub(r"\d+$", "", word) in names for word in words):
+            return split
+    return None
+
+
+def _files(root: Path) -> Iterator[Path]:
+    for home, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(home) / name for name in sorted(names) if not name.startswith("."))
+
+
+def _folders(home: Path) -> List[Path]:
+    return sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+
+
+def _all_folders(root: Path) -> List[Path]:
+    return sorted(path for path in root.rglob("*") if path.is_dir())
