@@ -26,6 +26,7 @@ from segtrain.data import shapes
 from segtrain.data.dataset import Dataset, open_split
 from segtrain.data.files import read_mask
 from segtrain.errors import SegtrainError, UserError
+from segtrain.infer import Kind
 from segtrain.trained import Trained, open_trained
 
 SCHEMA = 1
@@ -64,7 +65,7 @@ def export(run: Path, out: Path) -> dict[str, Any]:
 
 def _write(trained: Trained, folder: Path) -> None:
     """The bundle's files, but for parity.json."""
-    blank = np.zeros((trained.stride, trained.stride, 3), np.uint8)
+    blank = np.zeros((trained.stride, trained.stride, trained.kind.channels), np.uint8)
     trained.predictor().scores(blank)  # Gluon exports what has run once
     trained.net.export(str(folder / "model"), epoch=0)
     shutil.copyfile(infer.__file__, folder / "infer.py")
@@ -77,8 +78,10 @@ def _write(trained: Trained, folder: Path) -> None:
             "name": "data",
             "layout": "NCHW",
             "dtype": "uint8 or float32",
-            "values": "raw pixels, 0 to 255: the network normalises them itself",
-            "channels": "RGB",
+            "values": "raw pixels, as the file holds them: the network normalises them itself",
+            "channels": trained.kind.channels,
+            "depth": trained.kind.depth,
+            "order": {1: "grey", 3: "RGB"}.get(trained.kind.channels, "as in the files"),
             "sides": "any" if trained.side is None else f"{trained.side}; infer.py goes in windows",
         },
         "output": {"layout": "NCHW", "values": "class scores (logits), the input's size"},
@@ -104,8 +107,7 @@ def check(trained: Trained, bundle: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as home:
         given, made = Path(home) / "images", Path(home) / "masks"
         for name, image in images.items():
-            picture = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-            infer.write(given / f"{name}.png", picture)
+            _store(image, given / name, trained.kind)
         _run(bundle / "infer.py", given, made)
         for name, image in images.items():
             rows.append(_compare(trained, image, made / name))
@@ -121,6 +123,17 @@ def check(trained: Trained, bundle: Path) -> dict[str, Any]:
         "max_abs_difference": max(row["max_abs_difference"] for row in rows),
         "images": rows,
     }
+
+
+def _store(image: np.ndarray, stem: Path, kind: Kind) -> None:
+    """Write an image as infer.py is to read it: a PNG where one can hold it, else an array."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    if kind.depth == 32 or kind.channels not in (1, 3, 4) or image.min() < 0:
+        np.save(f"{stem}.npy", image)
+        return
+    swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(kind.channels)
+    stored = image.astype(np.uint16 if kind.depth == 16 else np.uint8)
+    cv2.imwrite(f"{stem}.png", stored if swap is None else cv2.cvtColor(stored, swap))
 
 
 def _run(script: Path, images: Path, out: Path) -> None:
@@ -146,19 +159,31 @@ def _compare(trained: Trained, image: np.ndarray, made: Path) -> dict[str, Any]:
 
 
 def _images(trained: Trained) -> tuple[dict[str, np.ndarray], str]:
-    """Three images (H, W, 3), and where they are from."""
+    """Three images (H, W, C), and where they are from."""
     assert trained.config is not None
     try:
         images, source = _first(open_split(trained.config.data, "val")), "the validation split"
     except UserError as error:
-        images = _first(shapes.build("val", size=(360, 480), val=3))
+        pictures = _first(shapes.build("val", size=(360, 480), val=3))
+        images = [_as_kind(picture, trained.kind) for picture in pictures]
         source = f"synthetic shapes ({error})"
     sizes = [images[0].shape[:2], ODD, SMALL]
     names = [f"{height}x{width}" for height, width in sizes]
     return {
-        f"{i}-{name}": cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        f"{i}-{name}": _resized(image, width, height, trained.kind)
         for i, (name, image, (height, width)) in enumerate(zip(names, images, sizes))
     }, source
+
+
+def _as_kind(picture: np.ndarray, kind: Kind) -> np.ndarray:
+    """A picture (H, W, 3) uint8 as an image of the kind, its channels repeated."""
+    image = picture[..., np.arange(kind.channels) % 3]
+    return image if kind.depth == 8 else image.astype(np.float32) * (257 if kind.depth == 16 else 1)
+
+
+def _resized(image: np.ndarray, width: int, height: int, kind: Kind) -> np.ndarray:
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    return (np.rint(image) if kind.depth == 16 else image).reshape(height, width, -1)
 
 
 def _first(dataset: Dataset) -> list[np.ndarray]:

@@ -21,11 +21,37 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 import cv2
 import numpy as np
 
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"}
+DEPTHS = {"uint8": 8, "uint16": 16, "int16": 16, "float32": 32, "float64": 32}
 
 
 class InputError(Exception):
     """An input that can't be used; its text says which and why."""
+
+
+class Kind(NamedTuple):
+    """The images that a network takes: channels (3: RGB, 1: grey) and bits of a value.
+
+    depth: 8, 16, or 32 for floating point.
+    """
+
+    channels: int = 3
+    depth: int = 8
+
+    def __str__(self) -> str:
+        values = "floating-point" if self.depth == 32 else f"{self.depth}-bit"
+        return f"{values} with {self.channels} channel{'s' * (self.channels != 1)}"
+
+
+RGB = Kind()
+
+
+class KindError(InputError):
+    """An image of another kind than wanted; `found` is its own."""
+
+    def __init__(self, path: Path, found: Kind, wanted: Kind):
+        super().__init__(f"{path} is {found}, and {wanted} is wanted")
+        self.found = found
 
 
 class Policy(NamedTuple):
@@ -143,27 +169,116 @@ def gaussian(side: int) -> np.ndarray:
 # ---- files
 
 
-def decode(content: bytes) -> np.ndarray | None:
-    """A file's content as (H, W, 3) uint8 RGB, EXIF orientation applied; None if it is damaged."""
+def decode(content: bytes, kind: Kind = RGB) -> np.ndarray | None:
+    """A picture file's content as (H, W, C), RGB or RGBA, of its own type; None if it is damaged.
+
+    One or three channels: the picture as grey or RGB whatever it is, EXIF orientation applied.
+    Any other number: as many as there are, as they lie. A file may be of another depth than `kind`.
+    """
     pixels = np.frombuffer(content, np.uint8)
+    flags = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH}
+    # OpenCV turns no floats from grey to colour, or back
+    flag = cv2.IMREAD_UNCHANGED if kind.depth == 32 else flags.get(kind.channels, cv2.IMREAD_UNCHANGED)
     try:
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR) if len(pixels) else None
+        image = cv2.imdecode(pixels, flag) if len(pixels) else None
+        if image is None and len(pixels):  # perhaps of floats, when no floats are wanted
+            image = cv2.imdecode(pixels, cv2.IMREAD_UNCHANGED)
     except cv2.error:  # more pixels than OpenCV is willing to decode
         return None
     last_scan = content.rfind(b"\xff\xda")
     cut = content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[last_scan:]
-    return None if image is None or cut else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return None if image is None or cut else _ordered(image, kind.channels)
 
 
-def read(path: Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB; InputError if it can't be read or decoded."""
+def _ordered(image: np.ndarray, channels: int) -> np.ndarray:
+    """A picture as OpenCV has it, BGR or BGRA, as (H, W, C) in the order of RGB."""
+    found = 1 if image.ndim == 2 else image.shape[2]
+    if channels == 1 and found > 1:
+        image = cv2.cvtColor(image[..., :3].astype(np.float32), cv2.COLOR_BGR2GRAY)
+    elif channels == 3 and found == 1:
+        image = np.repeat(image[..., None], 3, axis=2)
+    elif found >= 3:
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if found == 3 else cv2.COLOR_BGRA2RGBA)
+        image = image[..., :3] if channels == 3 else image
+    return image.reshape(*image.shape[:2], -1)
+
+
+def banded(content: bytes) -> bool:
+    """Whether a file is a TIFF with bands or pages that OpenCV would misread, or drop.
+
+    It reads one page of grey, RGB, or RGBA of 16 bits; 8-bit colours it multiplies with alpha.
+    """
+    if content[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
+        return True
+    if content[:4] not in (b"II*\0", b"MM\0*"):
+        return False
     try:
-        image = decode(path.read_bytes())
+        tags, pages = _tags(content)
+    except struct.error:  # cut off, as OpenCV will say
+        return False
+    samples, bits = tags.get(277, 1), tags.get(258, 1)  # SamplesPerPixel, BitsPerSample
+    rgb = tags.get(262) in (2, 6, 32845)  # PhotometricInterpretation: RGB, YCbCr, LogLuv
+    apart = tags.get(284) == 2  # PlanarConfiguration
+    bands = samples > 4 or not rgb or apart or (samples == 4 and bits == 8)
+    return pages > 1 or (samples > 1 and bands)
+
+
+def _tags(content: bytes) -> tuple[dict[int, int], int]:
+    """The whole numbers (the first, where there are several) of a TIFF's first page; 1 or 2 pages."""
+    order = "<" if content[:2] == b"II" else ">"
+
+    def number(code: str, place: int) -> int:
+        return struct.unpack_from(order + code, content, place)[0]
+
+    start, tags = number("I", 4), {}
+    end = start + 2 + 12 * number("H", start)
+    for entry in range(start + 2, end, 12):
+        code = {1: "B", 3: "H", 4: "I"}.get(number("H", entry + 2))
+        if code:
+            inside = number("I", entry + 4) * struct.calcsize(code) <= 4
+            tags[number("H", entry)] = number(code, entry + 8 if inside else number("I", entry + 8))
+    return tags, 2 if number("I", end) else 1
+
+
+def read(path: Path, kind: Kind = RGB) -> np.ndarray:
+    """An image file (H, W, C) of the kind: uint8 of 8 bits, else float32 with the file's values.
+
+    InputError if it can't be read or decoded, or is of another kind.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix.lower() == ".npy":
+            image: np.ndarray | None = np.load(path, allow_pickle=False)
+        elif banded(content):
+            raise InputError(
+                f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
+                ".npy, an array (height, width, channels)"
+            )
+        else:
+            image = decode(content, kind)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if image is None:
         raise InputError(f"{path}: not an image that can be decoded (damaged or truncated?)")
-    return image
+    return checked(image, kind, path)
+
+
+def checked(image: np.ndarray, kind: Kind, path: Path) -> np.ndarray:
+    """The image (H, W, C) as a network takes it; KindError where it is of another kind."""
+    depth = DEPTHS.get(image.dtype.name)
+    if depth is None or image.ndim not in (2, 3) or not image.size:
+        raise InputError(f"{path} holds {image.dtype} {image.shape}: not an image that can be used")
+    image = image.reshape(*image.shape[:2], -1)
+    found = Kind(image.shape[2], depth)
+    if found != kind:
+        raise KindError(path, found, kind)
+    if depth == 8:
+        return image
+    if depth == 32 and not np.isfinite(image).all():
+        raise InputError(f"{path} holds values that are not finite numbers")
+    return image.astype(np.float32)
 
 
 def encode(mask: np.ndarray, palette: np.ndarray) -> bytes:
@@ -184,9 +299,18 @@ def encode(mask: np.ndarray, palette: np.ndarray) -> bytes:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: np.ndarray) -> bytes:
-    """The image (H, W, 3) RGB with each class's colour half over it, as a PNG."""
-    mixed = cv2.addWeighted(image, 0.5, palette[mask].astype(np.uint8), 0.5, 0)
+    """The image (H, W, C) with each class's colour half over it, as a PNG."""
+    mixed = cv2.addWeighted(_shown(image), 0.5, palette[mask].astype(np.uint8), 0.5, 0)
     return cv2.imencode(".png", cv2.cvtColor(mixed, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """An image of any kind as a picture (H, W, 3) uint8: its first three channels, or its first."""
+    picture = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    low, high = np.percentile(picture, (1, 99))
+    return (255 * np.clip((picture - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -279,11 +403,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         net, about = load(Path(__file__).resolve().parent, context)
         predictor = Predictor(net, context, side=about["side"])
+        kind = Kind(about["input"]["channels"], about["input"]["depth"])
         palette = np.array(about["palette"], np.uint8)
         files = find(options.input)
         refuse_overwriting(files, options.out)
         for name, path in files.items():
-            image = read(path)
+            image = read(path, kind)
             mask = predictor.mask(image)
             write(options.out / f"{name}.png", encode(mask, palette))
             if options.overlay:

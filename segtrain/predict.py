@@ -8,6 +8,7 @@ from typing import Sequence
 from tqdm import tqdm
 
 from segtrain import infer
+from segtrain.data.files import decode
 from segtrain.errors import UserError
 from segtrain.infer import Policy
 from segtrain.trained import Trained
@@ -26,7 +27,7 @@ def predict(
         files = infer.find(inputs)
         infer.refuse_overwriting(files, out)
         for name, path in tqdm(files.items(), desc="predict", unit="image", disable=None):
-            image = infer.read(path)
+            image = decode(path, trained.kind)
             mask = predictor.mask(image)
             written.append(out / f"{name}.png")
             infer.write(written[-1], infer.encode(mask, trained.palette))

@@ -13,7 +13,7 @@ from segtrain import devices, infer, models, run
 from segtrain.config import Config
 from segtrain.data.dataset import palette
 from segtrain.errors import UserError
-from segtrain.infer import Policy, Predictor
+from segtrain.infer import Kind, Policy, Predictor
 
 
 class Trained(NamedTuple):
@@ -26,6 +26,7 @@ class Trained(NamedTuple):
     classes: List[str]
     ignore: int
     palette: np.ndarray
+    kind: Kind
     config: Optional[Config] = None
     score: Optional[dict] = None
 
@@ -59,6 +60,7 @@ def _run(path: Path, context: mx.Context) -> Trained:
         state["classes"],
         state["ignore"],
         palette(),
+        Kind(config.model.in_channels, config.data.options.get("depth", Kind().depth)),
         config,
         state["best"],
     )
@@ -70,7 +72,8 @@ def _bundle(path: Path, context: mx.Context) -> Trained:
         colours = np.array(about["palette"], np.uint8)
         classes, ignore = about["classes"], about["ignore"]
         stride, side = about["stride"], about["side"]
+        kind = Kind(about["input"]["channels"], about["input"]["depth"])
     except (OSError, KeyError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
-    return Trained(net, stride, side, context, classes, ignore, colours)
+    return Trained(net, stride, side, context, classes, ignore, colours, kind)

@@ -63,12 +63,13 @@ def show(
 
 def _draw_maps(run: Path, image: Path, tap: str, out: Path) -> None:
     from segtrain import infer, taps
+    from segtrain.data.files import decode
     from segtrain.errors import UserError
     from segtrain.trained import open_trained
 
     trained = open_trained(run)
     try:
-        pixels = infer.read(image)
+        pixels = decode(image, trained.kind)
     except infer.InputError as error:
         raise UserError(str(error)) from None
     maps = taps.values(trained, pixels, tap)

@@ -45,14 +45,13 @@ def rotate(rng: Rng, degrees: float) -> np.ndarray:
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
-# ---- colour: images (H, W, C) uint8
+# ---- colour: images (H, W, C), uint8 of 0 to 255, or float32 of any range
 
 
 def color(rng: Rng, image: np.ndarray, strength: float) -> np.ndarray:
     """Brightness, contrast and saturation, each by a factor of 1 - strength to 1 + strength."""
     brightness, contrast, saturation = rng.uniform(1 - strength, 1 + strength, 3)
-    channels = image.shape[2]
-    mean = np.mean(cv2.mean(image)[:channels])
+    channels, mean = image.shape[2], float(image.mean())
     grey = np.full((channels, channels), (1 - saturation) / channels)
     mix = brightness * contrast * (grey + saturation * np.eye(channels))
     shift = np.full((channels, 1), brightness * (1 - contrast) * mean)
@@ -66,8 +65,10 @@ def blur(rng: Rng, image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def noise(rng: Rng, image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian noise of up to `sigma` grey levels."""
+    """Gaussian noise of up to `sigma` grey levels, of which float32 images have 255 in their range."""
     grain = rng.standard_normal(image.shape, np.float32) * rng.uniform(0, sigma)
+    if image.dtype != np.uint8:
+        return image + grain * (np.ptp(image) / np.float32(255))
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 

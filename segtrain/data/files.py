@@ -2,48 +2,153 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import tifffile
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.io import loadmat
 
 from segtrain import infer
 from segtrain.errors import UserError
+from segtrain.infer import InputError, Kind
 
 IMAGES = infer.ENDINGS
-MASKS = IMAGES - {".jpg", ".jpeg"}
+JPEG = {".jpg", ".jpeg"}
+MASKS = IMAGES | {".gif", ".mat"}
 
 _INDEXED = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
+_COLOUR = {"RGB", "RGBA", "LA"}
+_ORIENTATION = 274  # the EXIF tag
 
 
-def read_image(path: Path) -> np.ndarray:
-    """An image as (H, W, 3) uint8 RGB, turned as its EXIF orientation says."""
+def read_image(path: Path, kind: Kind = Kind()) -> np.ndarray:
+    """A dataset's image, as `decode` gives it; UserError says what to set, or what is wrong."""
     try:
-        return infer.read(path)
+        return decode(path, kind)
+    except infer.KindError as error:
+        found = error.found
+        raise UserError(
+            f"{error}: set data.channels={found.channels} and data.depth={found.depth}, or convert it"
+        ) from None
     except infer.InputError as error:
         raise UserError(str(error)) from None
 
 
-def read_mask(path: Path) -> np.ndarray:
-    """The raw ids of an index, palette, grey or 1-bit mask, (H, W) of an integer type."""
+def decode(path: Path, kind: Kind) -> np.ndarray:
+    """An image (H, W, C) of the kind: uint8 of 8 bits, float32 with the file's values otherwise.
+
+    Three channels are RGB, with grey repeated and alpha left out; one is grey; any other number
+    must be the file's. Pictures of one or three channels are turned as EXIF says. InputError
+    names a file that can't be decoded or is of another kind.
+    """
+    if path.suffix.lower() in (".tif", ".tiff") and path.is_file() and infer.banded(path.read_bytes()):
+        return infer.checked(_bands(path, kind.channels), kind, path)
+    return infer.read(path, kind)
+
+
+def _bands(path: Path, channels: int) -> np.ndarray:
+    """A TIFF whose bands OpenCV would misread, (H, W, C); the pages of a stack are its bands."""
+    try:
+        with tifffile.TiffFile(path) as file:
+            series, page = file.series[0], file.pages.first
+            pixels, axes = series.asarray(), series.axes
+            colour = page.photometric == tifffile.PHOTOMETRIC.RGB
+            turned = int(page.tags.valueof(_ORIENTATION, default=1)) != 1
+    except Exception as error:  # tifffile raises what its decoders raise
+        text = " ".join(str(error).split())[:120] or type(error).__name__
+        cure = "pip install imagecodecs, or save it" if "imagecodecs" in text else "save it"
+        raise InputError(f"{path}: {text}: {cure} as a TIFF without compression") from None
+    if turned:
+        raise InputError(f"{path} is stored turned (TIFF tag Orientation): save it upright")
+    if "Y" not in axes or "X" not in axes or len(axes) > 3:
+        raise InputError(f"{path} has the axes {axes}; an image has height, width and bands")
+    pixels = np.moveaxis(pixels, [axes.index("Y"), axes.index("X")], [0, 1])
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    return pixels[..., :3] if channels == 3 and colour and pixels.shape[2] == 4 else pixels
+
+
+def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None) -> np.ndarray:
+    """A mask's raw ids (H, W) of an integer type, or its RGB colours (H, W, 3) uint8.
+
+    variable: the one of a .mat file. UserError names a file that can't be decoded or holds
+    something else.
+    """
+    ending = path.suffix.lower()
+    if ending in (".npy", ".mat"):
+        mask = _array(path) if ending == ".npy" else _variable(path, variable)
+        if colours:
+            raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
+        return _whole(mask, path)
     try:
         with Image.open(path) as file:
-            mask = np.asarray(file)
-            mode = file.mode
+            return _pixels(file, path, colours)
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be decoded") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: {error}") from None
-    if mode in _INDEXED:
+
+
+def _pixels(file: Any, path: Path, colours: bool) -> np.ndarray:
+    if getattr(file, "n_frames", 1) > 1:
+        raise UserError(f"{path} holds {file.n_frames} pictures, and a mask is one: keep one of them")
+    if file.getexif().get(_ORIENTATION, 1) != 1:
+        file = ImageOps.exif_transpose(file)
+    mode = file.mode
+    if colours and mode in _COLOUR | {"1", "L", "P"}:
+        return np.asarray(file.convert("RGB"))
+    mask = np.asarray(file)
+    if mode in _INDEXED and not colours:
         return mask.astype(np.uint8) if mask.dtype == bool else mask
-    if mode in {"RGB", "RGBA", "LA"} and _is_grey(mask, mode):
+    if mode == "F":
+        return _whole(mask, path)
+    if mode in _COLOUR and _is_grey(mask, mode):
         return mask[..., 0]
     raise UserError(
-        f"{path}: a colour mask ({mode}); segtrain reads class ids: save it as an index, "
-        "palette or grey image in which each pixel's value is its class"
+        f"{path}: a colour mask ({mode}): set data.palette={{CLASS: [red, green, blue], ...}}, or "
+        "save it as an index, palette or grey image in which each pixel's value is its class"
     )
 
 
 def _is_grey(mask: np.ndarray, mode: str) -> bool:
     colours = mask[..., :1] if mode == "LA" else mask[..., :3]
     return bool((colours == colours[..., :1]).all())
+
+
+def _array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not an array that can be read ({error})") from None
+
+
+def _variable(path: Path, name: Optional[str]) -> np.ndarray:
+    """The named variable of a .mat file, or the only one of two dimensions and whole numbers."""
+    try:
+        held = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
+    except NotImplementedError:
+        raise UserError(f"{path} is of MATLAB's format 7.3: save it with -v7") from None
+    except Exception as error:  # loadmat raises what struct, zlib and its own parsers raise
+        raise UserError(f"{path}: not a .mat file that can be read ({error})") from None
+    fitting = [k for k, v in held.items() if _is_whole(v) and (v.shape != (1, 1) or len(held) == 1)]
+    chosen = [name] if name else fitting
+    if len(chosen) == 1 and chosen[0] in held:
+        return held[chosen[0]]
+    what = f"no variable {name!r}" if name else f"{len(fitting)} variables that may be the mask"
+    raise UserError(f"{path} has {what}: set data.variable to one of {', '.join(sorted(held))}")
+
+
+def _is_whole(array: Any) -> bool:
+    kind = array.dtype.kind if isinstance(array, np.ndarray) and array.ndim == 2 else ""
+    return kind in ("b", "i", "u") or (kind == "f" and bool((array == np.floor(array)).all()))
+
+
+def _whole(mask: np.ndarray, path: Path) -> np.ndarray:
+    """The mask as integers; UserError where it isn't an array (H, W) of whole numbers."""
+    if not _is_whole(mask):
+        raise UserError(f"{path} holds {mask.dtype} {mask.shape}; a mask is (H, W) whole numbers")
+    if mask.dtype.kind in "iu" and mask.dtype.itemsize < 8:
+        return mask
+    return mask.clip(-1, 2**31 - 1).astype(np.uint8 if mask.dtype == bool else np.int32)

@@ -59,7 +59,7 @@ def _are_colours(mask: Path) -> bool:
 
 def _count(masks: Sequence[Path], colours: bool) -> Counter[Value]:
     def count(path: Path) -> Counter[Value]:
-        raw = read_mask(path)
+        raw = read_mask(path, colours)
         packed = raw.astype(np.int64) @ _PLACES if colours else raw
         values, counts = np.unique(packed, return_counts=True)
         rows = (values[:, None] // _PLACES % 256 if colours else values[:, None]).tolist()

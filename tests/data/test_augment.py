@@ -47,6 +47,24 @@ def test_any_seed_and_crop(seed, height, width):
     assert (again.image == image).all() and (again.mask == mask).all()
 
 
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_any_number_of_channels_of_bytes_or_floats(channels, dtype):
+    deep = Sample(np.repeat(SAMPLE.image[..., :1], channels, axis=2).astype(dtype), SAMPLE.mask)
+    for seed in range(5):
+        image, mask = made(ALL, (32, 40), seed, deep)
+        assert image.shape == (32, 40, channels) and image.dtype == dtype and mask.shape == (32, 40)
+
+
+def test_floats_are_augmented_in_their_own_range():
+    """Values a hundred times as great come out a hundred times as great, and nothing is cut off."""
+    steps = parse(["color(0.5)", "noise(20)", "blur(2)"])
+    plain = made(steps, seed=3, sample=Sample(SAMPLE.image.astype(np.float32), SAMPLE.mask)).image
+    great = made(steps, seed=3, sample=Sample(SAMPLE.image * np.float32(100), SAMPLE.mask)).image
+    assert plain.max() > 255 or plain.min() < 0
+    assert great == pytest.approx(plain * 100, rel=1e-3, abs=1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_image_and_mask_move_together(seed):

@@ -210,3 +210,72 @@ def test_palette_masks_of_voc():
         splits={"train": "ImageSets/Segmentation/train.txt"},
     )
     assert set(np.unique(data.read(0).mask)) <= {*range(21), 255}
+
+
+# ---- suffixes, colours, depths
+
+
+def test_images_and_masks_in_one_folder_told_apart_by_a_suffix(folder):
+    for kind, suffix in (("images", ""), ("masks", "_mask")):
+        for path in sorted((folder / "train" / kind).iterdir()):
+            target = folder / "one/all/deep" / f"{path.stem}{suffix}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+    options = {"images": "all", "masks": "all", "mask_suffix": "_mask", "splits": {"train": "one"}}
+    data = opened(folder, **options)
+    assert data.ids == [f"deep/{i:02d}" for i in range(6)]
+    assert all(data.read(i).mask.max() < 4 for i in range(6))
+    (folder / "one/all/deep/03_mask.png").unlink()
+    with says("03.png: an image without a mask"):
+        opened(folder, **options)
+    with says("data.images and data.masks are both all", "data.mask_suffix"):
+        opened(folder, **{**options, "mask_suffix": ""})
+
+
+def test_a_suffix_of_the_images(folder):
+    for path in sorted((folder / "train/images").iterdir()):
+        path.rename(folder / "train/masks" / f"{path.stem}_rgb.png")
+    one = {"images": "masks", "image_suffix": "_rgb"}
+    assert opened(folder, **one).ids == [f"{i:02d}" for i in range(6)]
+    (folder / "train").rename(folder / "both")
+    (folder / "some.txt").write_text("03\n01_rgb.png\n")
+    listed = {"images": "both/masks", "masks": "both/masks", "image_suffix": "_rgb"}
+    assert opened(folder, "some", **listed).ids == ["01", "03"]
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tif", "gif", "P.png"])
+def test_masks_of_colours(tmp_path, ending):
+    ids = np.array([[0, 1, 1], [3, 2, 0]], np.uint8)
+    table = np.array([[0, 0, 0], [255, 0, 0], [0, 0, 255], [0, 255, 0]], np.uint8)
+    write_pair(tmp_path / "train", "a", np.zeros((2, 3, 3), np.uint8), ids)
+    (tmp_path / "train/masks/a.png").unlink()
+    picture = Image.fromarray(table[ids])
+    picture = picture.quantize(8) if ending == "P.png" else picture
+    picture.save(tmp_path / f"train/masks/a.{ending.split('.')[-1]}")
+    palette = dict(zip(CLASSES, map(tuple, table.tolist())))
+    assert (opened(tmp_path, palette=palette).read(0).mask == ids).all()
+
+
+def test_jpeg_masks_only_with_a_tolerance(folder):
+    for path in (folder / "train/masks").iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path.with_suffix(".jpg")), np.where(mask > 0, 255, 0).astype(np.uint8))
+        path.unlink()
+    options = {"classes": ["ground", "thing"], "label_map": {255: 1}, "ignore": None}
+    with says("00.jpg", "JPEG", "data.tolerance"):
+        scan(opened(folder, **options), "train")
+    census = scan(opened(folder, **options, tolerance=127), "train")
+    assert (census.pixels > 0).all() and census.pixels.sum() == 6 * 48 * 64
+
+
+def test_deep_images(folder):
+    for path in (folder / "train/images").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 257)
+    with says("00.png is 16-bit with 3 channels", "data.depth=16"):
+        opened(folder).read(0)
+    data = opened(folder, depth=16)
+    image = data.read(0).image
+    assert data.dtype == "float32" == image.dtype.name and image.max() > 255
+    assert opened(folder, depth=16, channels=1).read(0).image.shape == (48, 64, 1)
+    with says("data.channels=0"):
+        opened(folder, channels=0)
