@@ -112,7 +112,7 @@ class Predictor:
         import mxnet as mx
 
         whole = image if self._side is None else pad(image, self._side)
-        batch = np.ascontiguousarray(whole.transpose(2, 0, 1)[None])
+        batch = np.ascontiguousarray(np.moveaxis(whole, -1, 0)[None])
         return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
 
 

@@ -1,0 +1,110 @@
+"""Records of signals as files: CSV, npz or npy to columns by name, with errors that name the row.
+
+It needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+
+ENDINGS = {".csv", ".npz", ".npy"}
+
+
+class RecordError(Exception):
+    """A file that can't be used; its text says which and why."""
+
+
+def read_signal(path: Path, names: Sequence[str], standardise: bool) -> np.ndarray:
+    """The channels `names` of a record as (L, C) float32, standardised if asked for.
+
+    RecordError where one isn't there, differs in length, or isn't a finite number throughout.
+    """
+    return to_signal(read_columns(path, names), path, standardise)
+
+
+def to_signal(columns: dict[str, np.ndarray], path: Path, standardise: bool) -> np.ndarray:
+    """Columns (L,), or (L, C) that hold several channels, side by side as (L, C) float32.
+
+    standardise: each channel has mean 0 and standard deviation 1 over the record.
+    """
+    for name, column in columns.items():
+        rows = np.argwhere(~np.isfinite(column))
+        if len(rows):
+            raise RecordError(
+                f"{path}: {name!r} is {column[tuple(rows[0])]} in {place(path, rows[0][0])}"
+            )
+    check_lengths(columns, path)
+    signal = np.column_stack([column.astype(np.float64) for column in columns.values()])
+    if standardise:
+        signal = (signal - signal.mean(axis=0)) / np.maximum(signal.std(axis=0), 1e-12)
+    return signal.astype(np.float32)
+
+
+def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The named columns of a record, numbers; RecordError where one isn't there or holds text."""
+    try:
+        columns = _csv(path, names) if path.suffix.lower() == ".csv" else _arrays(path, names)
+    except UnicodeDecodeError:
+        raise RecordError(f"{path}: not a text file in UTF-8") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, csv.Error) as error:
+        raise RecordError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    for name, column in columns.items():
+        if not column.ndim or not len(column):
+            raise RecordError(f"{path}: {name!r} is empty")
+        if column.dtype.kind not in "fiub" or column.ndim > 2:
+            raise RecordError(f"{path}: {name!r} is {column.dtype} {column.shape}, not numbers (L,)")
+    return columns
+
+
+def check_lengths(columns: dict[str, np.ndarray], path: Path) -> None:
+    """RecordError where the columns differ in length."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise RecordError(f"{path}: the columns differ in length: {lengths}")
+
+
+def _csv(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header, *rows = [*csv.reader(file, strict=True)] or [[]]
+    places = [_find(path, name, [cell.strip() for cell in header]) for name in names]
+    rows = [row for row in rows if row]  # empty lines, as at the end of a file
+    return {name: _numbers(path, name, rows, at) for name, at in zip(names, places)}
+
+
+def _find(path: Path, name: str, header: Sequence[str]) -> int:
+    if name not in header:
+        raise RecordError(f"{path}: no column {name!r}; there are {', '.join(header)[:200]}")
+    return header.index(name)
+
+
+def _numbers(path: Path, name: str, rows: list[list[str]], at: int) -> np.ndarray:
+    try:
+        return np.array([row[at] for row in rows]).astype(np.float64)
+    except (ValueError, IndexError):
+        for number, row in enumerate(rows):
+            cell = row[at] if at < len(row) else ""
+            try:
+                float(cell)
+            except ValueError:
+                where = place(path, number)
+                raise RecordError(f"{path}: {name!r} is {cell!r} in {where}, not a number") from None
+        raise
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    file = np.load(path, allow_pickle=False)
+    known = getattr(file, "files", None) or getattr(file, "dtype", np.dtype(int)).names or ()
+    for name in names:
+        if name not in known:
+            raise RecordError(f"{path}: no array {name!r}; there are {', '.join(known) or 'no names'}")
+    return {name: np.asarray(file[name]) for name in names}
+
+
+def place(path: Path, index: int) -> str:
+    """A sample's place as an editor shows it: the line after a CSV's header, or the index."""
+    return f"line {index + 2}" if path.suffix.lower() == ".csv" else f"sample {index}"
