@@ -141,6 +141,7 @@ class Eval(Section):
     flip: bool = Field(False, description="average with the mirrored image")
     window: Optional[int] = Field(None, ge=1, description="side of the sliding window; null: whole")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers")
+    tolerance_ms: float = Field(150, gt=0, description="of onsets and offsets of signals")
 
     @field_validator("scales")
     @classmethod
