@@ -191,8 +191,6 @@ def put(net: Any, arrays: Arrays) -> None:
     if wrong:
         raise SegtrainError(f"the checkpoint is of another network: {wrong[0]} isn't in both")
     for name, parameter in parameters.items():
-        for array in parameter.list_data():
-            array[:] = 0  # oneDNN leaves a 1-D convolution's weights in a layout that takes no copy
         parameter.set_data(arrays[name])
 
 

@@ -88,6 +88,21 @@ def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
     shape = (1, model.in_channels, *[net.stride] * model.dim)
     for context in contexts:
         net.heads(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
+    if model.dim == 1:
+        _lay_out(net)
+
+
+def _lay_out(net: Network) -> None:
+    """Bring parameters back to the common layout.
+
+    oneDNN leaves a 1-D convolution's weights in one of its own, into which MXNet 1.9.1 can't copy
+    ("Check failed: to.IsDefaultData()").
+    """
+    for parameter in net.collect_params().values():
+        for array in parameter.list_data():
+            values = array.asnumpy()
+            array[:] = 0  # an operator's output is laid out anew; what is copied into isn't
+            array[:] = values
 
 
 def encoder(net: Network) -> tuple[str, dict[str, Parameter]]:
