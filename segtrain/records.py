@@ -1,37 +1,46 @@
-"""Records of signals as files: CSV, npz or npy to columns by name, with errors that name the row.
+"""Records of signals as files: CSV, npz or npy to columns by name, and class ids to CSV or a plot.
 
-It needs numpy alone.
+It needs numpy alone, and matplotlib to plot.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from pathlib import Path
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 import numpy as np
 
 ENDINGS = {".csv", ".npz", ".npy"}
 
 
-class RecordError(Exception):
+class RecordError(ValueError):
     """A file that can't be used; its text says which and why."""
 
 
-def read_signal(path: Path, names: Sequence[str], standardise: bool) -> np.ndarray:
-    """The channels `names` of a record as (L, C) float32, standardised if asked for.
+class Form(NamedTuple):
+    """What a record holds: its channels' names, and `rate` in samples per second if it is known.
+
+    standardise: each channel is to have mean 0 and standard deviation 1 over the record.
+    """
+
+    signal: Sequence[str]
+    standardise: bool
+    rate: float | None
+
+
+def read_signal(path: Path, form: Form) -> np.ndarray:
+    """The channels of a record as (L, C) float32.
 
     RecordError where one isn't there, differs in length, or isn't a finite number throughout.
     """
-    return to_signal(read_columns(path, names), path, standardise)
+    return to_signal(read_columns(path, form.signal), path, form)
 
 
-def to_signal(columns: dict[str, np.ndarray], path: Path, standardise: bool) -> np.ndarray:
-    """Columns (L,), or (L, C) that hold several channels, side by side as (L, C) float32.
-
-    standardise: each channel has mean 0 and standard deviation 1 over the record.
-    """
+def to_signal(columns: dict[str, np.ndarray], path: Path, form: Form) -> np.ndarray:
+    """Columns (L,), or (L, C) that hold several channels, side by side as (L, C) float32."""
     for name, column in columns.items():
         rows = np.argwhere(~np.isfinite(column))
         if len(rows):
@@ -40,7 +49,7 @@ def to_signal(columns: dict[str, np.ndarray], path: Path, standardise: bool) -> 
             )
     check_lengths(columns, path)
     signal = np.column_stack([column.astype(np.float64) for column in columns.values()])
-    if standardise:
+    if form.standardise:
         signal = (signal - signal.mean(axis=0)) / np.maximum(signal.std(axis=0), 1e-12)
     return signal.astype(np.float32)
 
@@ -108,3 +117,45 @@ def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 def place(path: Path, index: int) -> str:
     """A sample's place as an editor shows it: the line after a CSV's header, or the index."""
     return f"line {index + 2}" if path.suffix.lower() == ".csv" else f"sample {index}"
+
+
+def table(ids: np.ndarray, classes: Sequence[str], rate: float | None) -> bytes:
+    """Class ids (L,) as CSV: sample, time_s where the rate is known, class, name."""
+    times = [] if rate is None else [np.char.mod("%.6g", np.arange(len(ids)) / rate)]
+    columns = [np.arange(len(ids)), *times, ids, np.array(classes)[ids]]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sample", *["time_s" for _ in times], "class", "name"])
+    writer.writerows(zip(*columns))
+    return text.getvalue().encode()
+
+
+def plot(
+    signal: np.ndarray,
+    ids: np.ndarray,
+    classes: Sequence[str],
+    colours: np.ndarray,
+    rate: float | None,
+) -> bytes:
+    """The signal (L, C) over the spans of its classes in their colours (256, 3), as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    times = np.arange(len(ids) + 1) / (rate or 1)
+    figure = Figure(figsize=(16, 2 + 2 * signal.shape[1]), layout="constrained")
+    starts = np.flatnonzero(np.diff(ids, prepend=-1, append=-1))
+    for channel in range(signal.shape[1]):
+        axes = figure.add_subplot(signal.shape[1], 1, channel + 1)
+        for start, stop in zip(starts, starts[1:]):
+            if ids[start]:  # the first class has no colour: Pascal VOC's is black
+                colour, name = colours[ids[start]] / 255, classes[ids[start]]
+                axes.axvspan(times[start], times[stop], color=colour, alpha=0.4, lw=0, label=name)
+        axes.plot(times[:-1], signal[:, channel], "k", lw=0.8)
+        axes.set_xlim(times[0], times[-1])
+    axes.set_xlabel("sample" if rate is None else "s")
+    named = dict(zip(*reversed(axes.get_legend_handles_labels())))
+    if named:
+        figure.legend(named.values(), named.keys(), loc="outside upper right", ncols=len(named))
+    image = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(image)
+    return image.getvalue()

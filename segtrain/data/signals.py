@@ -11,21 +11,18 @@ from typing import Dict, List, Literal, NamedTuple, Optional
 import numpy as np
 from pydantic import PositiveFloat
 
-from segtrain import records
+from segtrain import plugins, records
+from segtrain.config import Data
 from segtrain.data.dataset import Sample
-from segtrain.data.folder import _check as check_ids
-from segtrain.data.folder import _files as list_files
-from segtrain.data.folder import _table as id_table
 from segtrain.errors import UserError
 
 
-class Form(NamedTuple):
-    """What a record holds, and how its labels become class ids."""
+class Meaning(NamedTuple):
+    """What a record's labels mean."""
 
-    signal: List[str]
-    label: str
-    standardise: bool
-    rate: Optional[float]
+    classes: List[str]
+    ignore: Optional[int]
+    label_map: Dict[int, int]
     background: Optional[int]
 
 
@@ -35,39 +32,38 @@ class Signals:
     dim = 1
     dtype = "float32"
 
-    def __init__(
-        self, files: Dict[str, Path], form: Form, classes: List[str], ignore: int, table: np.ndarray
-    ):
-        self.classes, self.ignore = classes, ignore
-        self.ids = list(files)
-        self.rate, self.background = form.rate, form.background
-        self._files, self._form, self._table = list(files.values()), form, table
+    def __init__(self, home: Path, form: records.Form, label: str, meaning: Meaning):
+        self.classes, self.rate = meaning.classes, form.rate
+        self.ignore = 255 if meaning.ignore is None else meaning.ignore
+        self.background = meaning.background
+        self._files = sorted(f for f in home.rglob("*") if f.suffix.lower() in records.ENDINGS)
+        self.ids = [f.relative_to(home).as_posix() for f in self._files]
+        self._form, self._label, self._table = form, label, _table(meaning)
 
     def name(self, index: int) -> str:
         return str(self._files[index])
 
     def read(self, index: int) -> Sample:
-        path, form = self._files[index], self._form
+        path, label = self._files[index], self._label
         try:
-            columns = records.read_columns(path, [*form.signal, form.label])
+            columns = records.read_columns(path, [*self._form.signal, label])
             records.check_lengths(columns, path)
-            raw = columns.pop(form.label)
-            signal = records.to_signal(columns, path, form.standardise)
-            return Sample(signal, self._ids(raw, path))
+            raw = columns.pop(label)
+            return Sample(records.to_signal(columns, path, self._form), self._ids(raw, path))
         except records.RecordError as error:
             raise UserError(str(error)) from None
 
     def _ids(self, raw: np.ndarray, path: Path) -> np.ndarray:
         """Labels (L,) of any type of number as class ids; UserError names the first wrong one."""
         if raw.ndim != 1:
-            raise UserError(f"{path}: {self._form.label!r} is {raw.shape}, and labels are (L,)")
+            raise UserError(f"{path}: {self._label!r} is {raw.shape}, and labels are (L,)")
         inside = np.clip(np.nan_to_num(raw, nan=-1), -1, len(self._table) - 1).astype(np.int64)
         ids = np.where(inside == raw, self._table[inside], -1)
         wrong = np.flatnonzero(ids < 0)
         if len(wrong):
             held, share = f"{raw[wrong[0]]:g}", 100 * len(wrong) / len(ids)
             raise UserError(
-                f"{path}: {self._form.label!r} is {held} in {records.place(path, wrong[0])} "
+                f"{path}: {self._label!r} is {held} in {records.place(path, wrong[0])} "
                 f"({share:.2g}% of the labels are no class), and there are {len(self.classes)} "
                 f"classes, 0 to {len(self.classes) - 1}: set data.label_map={{{held}: CLASS}}, "
                 f"or data.ignore={held}"
@@ -99,23 +95,47 @@ def build(
     none; label_map: raw id to class id or `ignore`, others stay; splits: the folder of a split,
     where it is not called like the split.
     """
-    check_ids(classes, ignore, label_map)
-    _check(classes, signal, label, background)
+    if not signal or len(set(signal)) != len(signal):
+        raise UserError(f"data.signal={signal}: name one or more different columns")
+    if label in signal:
+        raise UserError(f"data.label={label}: it is a channel of data.signal too")
+    meaning = Meaning(classes, ignore, label_map, background)
+    _check(meaning)
     home = root / splits.get(split, split)
     if not root.is_dir():
         raise UserError(f"no folder {root.absolute()}: set data.root to the dataset's folder")
     if not home.is_dir():
         raise UserError(f"no split {split!r}: there is no folder {home}; see data.splits")
-    form = Form(signal, label, standardise == "record", rate, background)
-    files = list_files(home, records.ENDINGS)
-    table = id_table(len(classes), ignore, label_map)
-    return Signals(files, form, classes, 255 if ignore is None else ignore, table)
+    form = records.Form(signal, standardise == "record", rate)
+    return Signals(home, form, label, meaning)
 
 
-def _check(classes: List[str], signal: List[str], label: str, background: Optional[int]) -> None:
-    if not signal or len(set(signal)) != len(signal):
-        raise UserError(f"data.signal={signal}: name one or more different columns")
-    if label in signal:
-        raise UserError(f"data.label={label}: it is a channel of data.signal too")
+def form_of(data: Data) -> records.Form:
+    """What the records of a config's dataset hold; UserError for wrong options."""
+    options = plugins.options(build, data.options, "data", also=type(data).model_fields)
+    return records.Form(options["signal"], options["standardise"] == "record", options["rate"])
+
+
+def _check(meaning: Meaning) -> None:
+    """UserError where the options of the labels can't be meant so."""
+    classes, ignore, label_map, background = meaning
+    if not 2 <= len(classes) <= 255 or len(set(classes)) != len(classes):
+        raise UserError(f"data.classes={classes}: 2 to 255 names, each once")
+    if ignore is not None and not 0 <= ignore <= 255:
+        raise UserError(f"data.ignore={ignore}: an id from 0 to 255, or null")
+    for raw, target in label_map.items():
+        if not 0 <= raw < 65536 or not (0 <= target < len(classes) or target == ignore):
+            raise UserError(f"data.label_map: {raw}: {target} leads to no class and not to ignore")
     if background is not None and not 0 <= background < len(classes):
         raise UserError(f"data.background={background}: a class from 0 to {len(classes) - 1}, or null")
+
+
+def _table(meaning: Meaning) -> np.ndarray:
+    """Raw id -> class id; -1 for an id that is no class. The last entry stands for -1 itself."""
+    table = np.full(65537, -1, np.int16)
+    table[: len(meaning.classes)] = np.arange(len(meaning.classes))
+    if meaning.ignore is not None:
+        table[meaning.ignore] = meaning.ignore
+    for raw, target in meaning.label_map.items():
+        table[raw] = target
+    return table

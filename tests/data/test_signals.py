@@ -41,7 +41,7 @@ def test_arrays_by_name(tmp_path):
     fields = np.zeros(3, [("ecg", "f4"), ("label", "i2")])
     np.save(tmp_path / "train/b.npy", fields)
     dataset = opened(tmp_path, rows=[], signal=["ecg"], ignore=9)
-    assert dataset.ids == ["a", "b"]
+    assert dataset.ids == ["a.npz", "b.npy"]
     assert (dataset.read(0).image == ecg).all() and dataset.read(0).mask.tolist() == [0, 1, 9]
     assert dataset.read(1).image.shape == (3, 1)
 
