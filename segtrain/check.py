@@ -240,10 +240,11 @@ def network(data: Data) -> Iterator[Finding]:
 
     if not data.splits:
         return
-    classes = len(next(iter(data.splits.values())).dataset.classes)
+    dataset = next(iter(data.splits.values())).dataset
+    classes = len(dataset.classes)
     try:
         net = models.network(data.config.model, classes, data.config.data.mean, data.config.data.std)
-        learner.check_crop(net, data.config)
+        learner.check_crop(net, data.config, getattr(dataset, "dim", 2))
     except UserError as error:
         yield Finding("network", "train", [], str(error), "see the message")
 

@@ -20,6 +20,8 @@ from pydantic import (
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
 
+SIGNAL_AUGMENT = ["scale(0.7, 1.4)", "stretch(0.8, 1.25)", "noise(0.1)"]
+
 
 class Section(BaseModel):
     """A frozen part of the config in which an unknown key is an error."""
@@ -66,13 +68,16 @@ class Data(Named):
     """The dataset and how it is fed; the other keys are options of ``segtrain/data/NAME.py``."""
 
     name: str = Field("folder", description="a module of segtrain.data")
-    crop: Tuple[int, int] = Field((256, 256), description="height, width of a training crop")
+    crop: Tuple[int, ...] = Field(
+        (256, 256), description="height, width of a training crop; of signals its length: [1024]"
+    )
     augment: List[str] = Field(
-        ["scale(0.5, 2)", "flip", "color(0.2)"], description="in this order, as in augment.py"
+        ["scale(0.5, 2)", "flip", "color(0.2)"],
+        description="in this order, as in augment.py; of signals as in augment1d.py",
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
-    mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
-    std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's")
+    mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's, for signals 0")
+    std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's, for signals 1")
 
     @field_validator("augment", mode="before")
     @classmethod
@@ -90,9 +95,9 @@ class Data(Named):
 
     @field_validator("crop")
     @classmethod
-    def _positive(cls, crop: Tuple[int, int]) -> Tuple[int, int]:
-        if min(crop) < 1:
-            raise ValueError("height and width must be positive")
+    def _positive(cls, crop: Tuple[int, ...]) -> Tuple[int, ...]:
+        if not 1 <= len(crop) <= 2 or min(crop) < 1:
+            raise ValueError("height and width, or the length of a signal, must be positive")
         return crop
 
 
@@ -136,6 +141,7 @@ class Eval(Section):
     flip: bool = Field(False, description="average with the mirrored image")
     window: Optional[int] = Field(None, ge=1, description="side of the sliding window; null: whole")
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers")
+    tolerance_ms: float = Field(150, gt=0, description="of onsets and offsets of signals")
 
     @field_validator("scales")
     @classmethod
@@ -155,6 +161,28 @@ class Config(Section):
     eval: Eval = Eval()
 
     _origins: Dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_signals(cls, values: Any) -> Any:
+        """Signals have defaults of their own for the crop and the augmentation."""
+        model, data = values.get("model"), values.get("data", {})
+        if not (isinstance(model, dict) and model.get("dim") == 1 and isinstance(data, dict)):
+            return values
+        return {**values, "data": {"crop": [1024], "augment": SIGNAL_AUGMENT, **data}}
+
+    @model_validator(mode="after")
+    def _one_dimension(self) -> Config:
+        crop, dim = list(self.data.crop), self.model.dim
+        if len(crop) != dim:
+            fitting = crop[-1:] if dim == 1 else crop * 2
+            raise ValueError(
+                f"data.crop={crop} and model.dim={dim} don't go together: write data.crop={fitting}, "
+                f"or model.dim={len(crop)}"
+            )
+        if dim == 1 and (self.eval.scales != [1.0] or self.eval.flip or self.eval.window):
+            raise ValueError("eval.scales, flip and window are for images (model.dim=2)")
+        return self
 
     def origin(self, key: str) -> str:
         """Where the value of a dotted key comes from: a file, an override, or 'default'."""

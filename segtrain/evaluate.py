@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator
 import numpy as np
 from tqdm import tqdm
 
-from segtrain import metrics
+from segtrain import events, metrics
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.infer import Predictor
 
@@ -19,14 +19,17 @@ def evaluate(
     predictor: Predictor,
     dataset: Dataset,
     stop: Callable[[], bool] = lambda: False,
+    tolerance_ms: float = 150,
 ) -> dict[str, Any] | None:
     """The result of `segtrain eval` as a dict for JSON; None where `stop` asked to.
 
     Keys: miou, miou_ci95, pixel_accuracy, per_class, confusion (rows: truth), images, policy,
     images_per_second. The score of an image is its own mIoU, None where all of it is ignored.
+    For signals whose rate is known also events: onsets and offsets matched within `tolerance_ms`.
     """
     classes = dataset.classes
     matrices = np.zeros((len(dataset.ids), len(classes), len(classes)), np.int64)
+    tally = events.tally(dataset, tolerance_ms)
     start = time.perf_counter()
     samples = tqdm(_read_ahead(dataset), total=len(dataset.ids), desc="eval", disable=None, leave=False)
     for index, sample in enumerate(samples):
@@ -35,6 +38,8 @@ def evaluate(
             return None
         mask = predictor.mask(sample.image)
         matrices[index] = metrics.confusion(sample.mask, mask, len(classes), dataset.ignore)
+        if tally:
+            tally.add(sample.mask, mask)
     seconds = time.perf_counter() - start
     pooled = matrices.sum(axis=0)
     return {
@@ -51,6 +56,7 @@ def evaluate(
             for name, matrix in zip(dataset.ids, matrices)
         ],
         "images_per_second": len(matrices) / seconds,
+        **({"events": tally.result()} if tally else {}),
     }
 
 

@@ -138,7 +138,7 @@ class Predictor:
         import mxnet as mx
 
         whole = image if self._side is None else pad(image, self._side)
-        batch = np.ascontiguousarray(whole.transpose(2, 0, 1)[None])
+        batch = np.ascontiguousarray(np.moveaxis(whole, -1, 0)[None])
         return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
 
 
@@ -325,43 +325,47 @@ def write(path: Path, content: bytes) -> None:
             aside.unlink()
 
 
-def find(inputs: Iterable[str]) -> dict[str, Path]:
-    """The image files among files, folders and globs, by the name that their masks get.
+def find(inputs: Iterable[str], endings: set[str] = ENDINGS) -> dict[str, Path]:
+    """The files of these endings among files, folders and globs, by the name their masks get.
 
     A folder's files keep their place in it. InputError for an input that is missing or empty,
     and for two that would get one name.
     """
     found: dict[str, Path] = {}
-    for name, path in _listed(inputs):
+    for name, path in _listed(inputs, endings):
         if found.get(name, path) != path:
-            raise InputError(f"{found[name]} and {path} would both be written as {name}.png")
+            raise InputError(f"{found[name]} and {path} would both be written as {name}")
         found[name] = path
     return found
 
 
-def refuse_overwriting(files: dict[str, Path], out: Path) -> None:
+def refuse_overwriting(files: dict[str, Path], out: Path, ending: str = ".png") -> None:
     """InputError where a mask or an overlay would be written over one of the images."""
     images = {path.resolve() for path in files.values()}
     for name in files:
-        for target in (out / f"{name}.png", out / "overlays" / f"{name}.png"):
+        for target in (out / f"{name}{ending}", out / "overlays" / f"{name}.png"):
             if target.resolve() in images:
-                raise InputError(f"{target} is one of the images: give another --out")
+                raise InputError(f"{target} is one of the {_kind(ending)}s: give another --out")
 
 
-def _listed(inputs: Iterable[str]) -> Iterator[tuple[str, Path]]:
+def _listed(inputs: Iterable[str], endings: set[str]) -> Iterator[tuple[str, Path]]:
     for text in inputs:
         path = Path(text)
         if path.is_dir():
-            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in ENDINGS]
+            files = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in endings]
             pairs = [(f.relative_to(path).with_suffix("").as_posix(), f) for f in files]
         elif path.is_file():
             pairs = [(path.stem, path)]
         else:
             files = [Path(f) for f in sorted(glob.glob(text, recursive=True))]
-            pairs = [(f.stem, f) for f in files if f.suffix.lower() in ENDINGS]
+            pairs = [(f.stem, f) for f in files if f.suffix.lower() in endings]
         if not pairs:
-            raise InputError(f"{text}: no image there ({', '.join(sorted(ENDINGS))})")
+            raise InputError(f"{text}: no {_kind(*endings)} there ({', '.join(sorted(endings))})")
         yield from pairs
+
+
+def _kind(*endings: str) -> str:
+    return "image" if ENDINGS.issuperset(endings) else "record"
 
 
 # ---- the bundle

@@ -40,7 +40,7 @@ class Learner:
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
-        check_crop(self.net, config)
+        check_crop(self.net, config, getattr(dataset, "dim", 2))
         models.initialize(self.net, config.model, contexts, config.seed)
         self.net.hybridize(static_alloc=True, static_shape=True)
         self._terms = {k: v for k, v in config.train.loss.items() if v}
@@ -207,15 +207,19 @@ def _check_devices(config: Config, samples: int, contexts: list) -> None:
         )
 
 
-def check_crop(net: models.Network, config: Config) -> None:
-    """UserError where the config's crop doesn't fit the network."""
-    if config.model.dim == 1:
-        raise UserError("model.dim=1 is for signals, and this dataset has images: write model.dim=2")
+def check_crop(net: models.Network, config: Config, dim: int) -> None:
+    """UserError where the config's crop doesn't fit the network, or the network the dataset."""
+    if config.model.dim != dim:
+        uses, has = ("signals", "images") if dim == 2 else ("images", "signals")
+        raise UserError(
+            f"model.dim={config.model.dim} is for {uses}, and this dataset has {has}: "
+            f"write model.dim={dim}"
+        )
     crop, stride = list(config.data.crop), net.stride
-    if net.side and crop != [net.side] * 2:
+    if net.side and crop != [net.side] * dim:
         raise UserError(
             f"data.crop={crop}: this network is made for sides of {net.side} alone; "
-            f"write data.crop=[{net.side}, {net.side}]"
+            f"write data.crop={[net.side] * dim}"
         )
     fitting = [max(stride, round(side / stride) * stride) for side in config.data.crop]
     if fitting != crop:

@@ -63,5 +63,6 @@ def explain(error: ValidationError, where: str = "") -> str:
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
             message = e["msg"].replace("Value error, ", "")
-            lines.append(f"{key}={e['input']!r}: {message[0].lower()}{message[1:]}")
+            value = f"{key}={e['input']!r}: " if e["loc"] else ""
+            lines.append(f"{value}{message[0].lower()}{message[1:]}")
     return "; ".join(lines)

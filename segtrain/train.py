@@ -176,11 +176,13 @@ class Session:
         result = None
         if due or state["epoch"] + 1 == train.epochs:
             self.learner.wait()
-            result = evaluate(self.predictor, self.val, self.stop)
+            result = evaluate(self.predictor, self.val, self.stop, self.config.eval.tolerance_ms)
             if result is None:
                 self._save()
                 raise Stopped(f"stopped in the evaluation of epoch {state['epoch'] + 1}")
             row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
+            if "events" in result:
+                row["events_f1"] = result["events"]["mean_f1"]
         row["images_per_second"] = round(len(self.loader.order(0)) / state["seconds"], 2)
         row["seconds"] = round(state["seconds"] + time.perf_counter() - begun, 1)
         state.update(epoch=state["epoch"] + 1, batch=0, seconds=0.0, losses={})

@@ -12,8 +12,10 @@ import numpy as np
 from segtrain import devices, infer, models, run
 from segtrain.config import Config
 from segtrain.data.dataset import palette
+from segtrain.data.signals import form_of
 from segtrain.errors import UserError
 from segtrain.infer import Kind, Policy, Predictor
+from segtrain.records import Form
 
 
 class Trained(NamedTuple):
@@ -29,9 +31,12 @@ class Trained(NamedTuple):
     kind: Kind
     config: Optional[Config] = None
     score: Optional[dict] = None
+    form: Optional[Form] = None  # of the records that it takes, where they aren't images
 
     def predictor(self, policy: Policy = Policy()) -> Predictor:
-        """What turns images into masks, by `policy`."""
+        """What turns images or signals into masks, by `policy`; UserError for images' policies."""
+        if self.form and not policy.plain:
+            raise UserError("--scales, --flip and --window are for images; signals go through whole")
         return Predictor(self.net, self.context, policy, self.side)
 
 
@@ -63,6 +68,7 @@ def _run(path: Path, context: mx.Context) -> Trained:
         Kind(config.model.in_channels, config.data.options.get("depth", Kind().depth)),
         config,
         state["best"],
+        form_of(config.data) if config.model.dim == 1 else None,
     )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segtrain import config
-from segtrain.data.augment import parse as parse_augment
+from segtrain.data import augment, augment1d
 from segtrain.errors import UserError
 
 SHIPPED = sorted((Path(__file__).parents[1] / "configs").glob("**/*.yaml"))
@@ -53,6 +53,9 @@ def test_an_override_of_two_lines_reads_back(tmp_path):
         ("data: {crop: [0, 5]}", "positive"),
         ("eval: {scales: []}", "scales"),
         ("model: {fold: 2, dim: 1}", "fold"),
+        ("data: {crop: [5]}", "write data.crop=[5, 5], or model.dim=1"),
+        ("{model: {dim: 1}, data: {crop: [7, 5]}}", "write data.crop=[5], or model.dim=2"),
+        ("{model: {dim: 1}, eval: {flip: true}}", "for images"),
         ("train: {milestones: [0.9, 0.2]}", "rising"),
         ("[1, 2]", "mapping"),
         ("a: [", "not YAML"),
@@ -92,5 +95,5 @@ def test_every_shipped_config_parses(path):
     from segtrain.graph import describe
 
     loaded = config.load(path)
-    parse_augment(loaded.data.augment)
+    (augment if loaded.model.dim == 2 else augment1d).parse(loaded.data.augment)
     assert describe(loaded)["parameters"] > 0

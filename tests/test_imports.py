@@ -10,10 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
-LEAVES = BOTTOM | {"plugins", "config", "infer"}
+LEAVES = BOTTOM | {"plugins", "config", "infer", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
 ALLOWED = {
-    **{name: set() for name in BOTTOM | {"infer"}},
+    **{name: set() for name in BOTTOM | {"infer", "records"}},
     "plugins": BOTTOM,
     "config": BOTTOM | {"plugins"},
     "layers": BOTTOM,
@@ -31,7 +31,8 @@ ALLOWED = {
     "sheet": LEAVES | MIDDLE,
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},
-    "evaluate": LEAVES | MIDDLE,
+    "events": BOTTOM | {"metrics"},
+    "evaluate": LEAVES | MIDDLE | {"events"},
     "train": LEAVES | MIDDLE | {"learner", "evaluate"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},

@@ -32,6 +32,7 @@ def check(
     from segtrain import check as checks
     from segtrain import config as configs
     from segtrain import infer
+    from segtrain.errors import UserError
     from segtrain.sheet import sheet as draw
 
     data = checks.look(configs.load(config, overrides or []))
@@ -39,6 +40,8 @@ def check(
     if str(json) != "-":
         _print(result)
     write_json(json, result)
+    if sheet and result["splits"] and len(data.config.data.crop) == 1:
+        raise UserError("--sheet draws images; for signals see segtrain predict --overlay")
     if sheet:
         infer.write(sheet, draw([found.dataset for found in data.splits.values()]))
         say(f"drawn to {sheet}")

@@ -29,6 +29,9 @@ def evaluate(
     flip: Flip = None,
     window: Window = None,
     overlap: Overlap = None,
+    tolerance: Annotated[
+        Optional[float], typer.Option(metavar="MS", min=0, help="Of signals' onsets and offsets, in ms.")
+    ] = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -39,6 +42,8 @@ def evaluate(
         segtrain eval runs/camvid-unet --json scores.json
 
         segtrain eval runs/camvid-unet --scales 0.75,1,1.25 --flip
+
+        segtrain eval runs/ludb-unet1d --tolerance 40
     """
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
@@ -51,7 +56,12 @@ def evaluate(
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
     policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
     dataset = open_split(trained.config.data, split)
-    result = score(trained.predictor(policy), dataset)
+    if tolerance is not None and getattr(dataset, "rate", None) is None:
+        raise UserError(
+            f"--tolerance is for signals of a known rate: set data.rate in {run / 'config.yaml'}"
+        )
+    allowed = trained.config.eval.tolerance_ms if tolerance is None else tolerance
+    result = score(trained.predictor(policy), dataset, tolerance_ms=allowed)
     assert result is not None
     result["split"] = split
     _print(result)
@@ -79,7 +89,32 @@ def _print(result: Dict[str, Any]) -> None:
         f"{result['split']}, {result['images_per_second']:.1f} images/s",
         highlight=False,
     )
+    if "events" in result:
+        _print_events(console, result["events"])
     console.print(f"policy: {result['policy']['absent_classes']}", style="dim", highlight=False)
+
+
+def _print_events(console: Any, events: Dict[str, Any]) -> None:
+    """Onsets and offsets as a table."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    table.add_column("event")
+    for column in ("sensitivity", "PPV", "F1", "error, ms"):
+        table.add_column(column, justify="right")
+    for row in events["classes"]:
+        for kind in ("onset", "offset"):
+            found = row[kind]
+            figures = [_text(found[k]) for k in ("sensitivity", "ppv", "f1")]
+            mean, std = found["mean_ms"], found["std_ms"]
+            error = "-" if mean is None else f"{mean:+.1f} ± {std:.1f}"
+            table.add_row(f"{row['name']} {kind}", *figures, error)
+    console.print(table)
+    console.print(
+        f"mean F1 [bold]{_text(events['mean_f1'])}[/bold] of onsets and offsets within "
+        f"{events['tolerance_ms']:g} ms",
+        highlight=False,
+    )
 
 
 def _text(value: Optional[float]) -> str:

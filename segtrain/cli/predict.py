@@ -37,11 +37,15 @@ def predict(
 ) -> None:
     """Write a mask for each image: a palette PNG of the same size, its pixels the class ids.
 
+    For a network of signals, write a CSV for each record: sample, time, class and its name.
+
     Examples:
 
         segtrain predict runs/camvid-unet photos/ --out masks --overlay
 
         segtrain predict bundle 'video/*.jpg' --out masks
+
+        segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.infer import Policy
     from segtrain.predict import predict as write_masks

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from typing import Callable, NamedTuple, Sequence
+from typing import Any, Callable, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -83,11 +83,14 @@ class Step(NamedTuple):
     moves: bool
 
 
-def parse(texts: Sequence[str]) -> list[Step]:
-    """The steps that the config names; UserError for an unknown one or wrong arguments."""
+def parse(texts: Sequence[str], among: dict[str, Any] | None = None) -> list[Step]:
+    """The steps that the config names; UserError for an unknown one or wrong arguments.
+
+    among: the names of the module that has the augmentations, this one by default.
+    """
     known: dict[str, Callable] = {
         name: function
-        for name, function in globals().items()
+        for name, function in (among or globals()).items()
         if inspect.isfunction(function)
         and next(iter(inspect.signature(function).parameters), "") == "rng"
     }
@@ -100,14 +103,14 @@ def _step(text: str, known: dict[str, Callable]) -> Step:
     if name not in known:
         raise UserError(f"data.augment: no {text!r}; {nearest(name, known)}")
     wanted = list(inspect.signature(known[name]).parameters.values())[1:]
-    moves = not (wanted and wanted[0].name == "image")
+    moves = not (wanted and wanted[0].name in ("image", "signal"))
     wanted = wanted if moves else wanted[1:]
     arguments = _arguments(text, match.group(2) if match else None)
     least = sum(p.default is p.empty for p in wanted)
     if not least <= len(arguments) <= len(wanted) or not all(a >= 0 for a in arguments):
         like = ", ".join(p.name for p in wanted)
         raise UserError(f"data.augment: {text!r} should be {name}({like}), with numbers from 0 up")
-    if name == "scale" and not 0 < arguments[0] <= arguments[1]:
+    if name in ("scale", "stretch") and not 0 < arguments[0] <= arguments[1]:
         raise UserError(f"data.augment: {text!r}: the factors must be positive, the lower one first")
     return Step(known[name], arguments, moves)
 

@@ -22,7 +22,10 @@ class Sample(NamedTuple):
 
 
 class Dataset(Protocol):
-    """One split of a dataset: as many samples as ids, each read when asked for."""
+    """One split of a dataset: as many samples as ids, each read when asked for.
+
+    One of signals has beside these dim = 1, rate and background, as in signals.py.
+    """
 
     classes: list[str]
     ignore: int

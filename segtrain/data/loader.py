@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data.augment import Step, augment, parse
+from segtrain.data import augment, augment1d
+from segtrain.data.augment import Step
 from segtrain.data.dataset import Dataset
 from segtrain.errors import SegtrainError, UserError
 
@@ -39,7 +40,7 @@ class Recipe(NamedTuple):
     """How a sample becomes a crop: all that a worker needs to know."""
 
     dataset: Dataset
-    crop: tuple[int, int]
+    crop: tuple[int, ...]
     channels: int
     steps: Sequence[Step]
     seed: int
@@ -53,7 +54,8 @@ class Recipe(NamedTuple):
                 f"{self.dataset.name(index)} has {sample.image.shape[-1]} channels, and the "
                 f"network takes {self.channels}: set model.in_channels"
             )
-        image, mask = augment(sample, self.crop, self.steps, rng, self.dataset.ignore)
+        how = augment1d if len(self.crop) == 1 else augment
+        image, mask = how.augment(sample, self.crop, self.steps, rng, self.dataset.ignore)
         return np.moveaxis(image, -1, 0), mask
 
 
@@ -170,6 +172,7 @@ def open_loader(
     dataset: Dataset, data: Data, channels: int, batch: int, seed: int, workers: int
 ) -> Loader:
     """The loader of a config's training split."""
+    parse = augment1d.parse if len(data.crop) == 1 else augment.parse
     recipe = Recipe(dataset, data.crop, channels, parse(data.augment), seed)
     return Loader(recipe, batch, workers)
 

@@ -23,7 +23,7 @@ class Print(NamedTuple):
     """What tells copies of an image."""
 
     digest: str  # of the decoded pixels
-    thumbnail: np.ndarray  # (32 * 32,) float32, of mean 0 and length 1; zeros where it is flat
+    thumbnail: np.ndarray  # (1024,) float32, of mean 0 and length 1; zeros where it is flat
 
 
 class Look(NamedTuple):
@@ -102,9 +102,13 @@ def fingerprint(image: np.ndarray) -> Print:
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
-    """The image's lightness at 32x32, made independent of brightness and contrast."""
+    """The image's lightness at 32x32, made independent of brightness and contrast.
+
+    Of a signal 1,024 values along it.
+    """
     grey = image.mean(axis=-1, dtype=np.float32)
-    small = cv2.resize(grey, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA).ravel()
+    size = (THUMBNAIL, THUMBNAIL) if grey.ndim == 2 else (THUMBNAIL**2, 1)
+    small = cv2.resize(np.atleast_2d(grey), size, interpolation=cv2.INTER_AREA).ravel()
     small = small - small.mean()
     length = float(np.linalg.norm(small))
     return small / length if length > 1 else np.zeros_like(small)

@@ -59,12 +59,12 @@ def network(
     """The network of a config, from raw pixels (N, C, H, W) to class scores (N, classes, H, W).
 
     `mean` and `std` are of the raw values, per channel: ImageNet's by default for three
-    channels, 127.5 and 64 for other counts. Parameter names depend on nothing else that was
-    built in the process. UserError for a model or option that doesn't exist.
+    channels, 127.5 and 64 for other counts, 0 and 1 for signals. Parameter names depend on
+    nothing else that was built in the process. UserError for a model or option that doesn't exist.
     """
     build = plugins.find("models", model.name).build
     options = plugins.options(build, model.options, "model", also=type(model).model_fields)
-    mean, std = _statistics(model.in_channels, mean, std)
+    mean, std = _statistics(model, mean, std)
     with mx.name.NameManager(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*New initializer")  # MXNet's, of constants by address
         try:
@@ -88,6 +88,21 @@ def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
     shape = (1, model.in_channels, *[net.stride] * model.dim)
     for context in contexts:
         net.heads(mx.nd.zeros(shape, ctx=context, dtype="uint8"))
+    if model.dim == 1:
+        _lay_out(net)
+
+
+def _lay_out(net: Network) -> None:
+    """Bring parameters back to the common layout.
+
+    oneDNN leaves a 1-D convolution's weights in one of its own, into which MXNet 1.9.1 can't copy
+    ("Check failed: to.IsDefaultData()").
+    """
+    for parameter in net.collect_params().values():
+        for array in parameter.list_data():
+            values = array.asnumpy()
+            array[:] = 0  # an operator's output is laid out anew; what is copied into isn't
+            array[:] = values
 
 
 def encoder(net: Network) -> tuple[str, dict[str, Parameter]]:
@@ -160,11 +175,12 @@ def _check_scores(heads: Chain, model: Model, stride: int, classes: int) -> None
 
 
 def _statistics(
-    channels: int, mean: Sequence[float] | None, std: Sequence[float] | None
+    model: Model, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> tuple[Sequence[float], Sequence[float]]:
-    rgb = channels == 3
-    mean = mean if mean is not None else IMAGENET_MEAN if rgb else [127.5] * channels
-    std = std if std is not None else IMAGENET_STD if rgb else [64.0] * channels
+    channels = model.in_channels
+    usual = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ([127.5] * channels, [64.0] * channels)
+    usual = usual if model.dim == 2 else ([0.0] * channels, [1.0] * channels)
+    mean, std = usual[0] if mean is None else mean, usual[1] if std is None else std
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != channels:
             raise UserError(f"data.{name} has {len(values)} values for {channels} channels")
