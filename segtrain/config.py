@@ -76,6 +76,9 @@ class Data(Named):
         description="in this order, as in augment.py; of signals as in augment1d.py",
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
+    cache: Literal["none", "ram", "disk"] = Field(
+        "none", description="keep decoded samples: in memory, or on the disk from run to run"
+    )
     mean: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's, for signals 0")
     std: Optional[List[float]] = Field(None, description="per channel; null: ImageNet's, for signals 1")
 

@@ -20,6 +20,7 @@ import segtrain
 from segtrain import config as configs
 from segtrain import devices, losses
 from segtrain.config import Config
+from segtrain.data.cache import cached
 from segtrain.data.dataset import Dataset, open_split
 from segtrain.data.loader import Batch, Loader, open_loader
 from segtrain.data.scan import scan
@@ -50,14 +51,16 @@ def train(config: Config, out: Path, device: str = "auto", resume: bool = False)
     files = {split: _checksum(dataset.ids) for split, dataset in sets.items()}
     if run:
         _check_files(run, files)
-    with StopRequest() as stop, _loader(config, sets["train"], workers) as loader:
+    channels = config.model.in_channels
+    kept = {k: cached(s, config.data, census[k].sizes, channels) for k, s in sets.items()}
+    with StopRequest() as stop, _loader(config, kept["train"], workers) as loader:
         learner = Learner(config, sets["train"], weights, contexts, len(loader))
         run = run or Run.create(out)
         lock = run.lock()
         try:
             if not (run.path / "environment.json").exists():
                 _describe(run, config, contexts, workers, files)
-            Session(run, config, learner, loader, sets["val"], stop).go()
+            Session(run, config, learner, loader, kept["val"], stop).go()
         except Stopped as stopped:
             raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, device)}") from None
         finally:
@@ -251,7 +254,7 @@ def _reopen(out: Path, config: Config) -> Run:
         raise UserError(f"nothing to resume: {out} is no run folder; leave --resume out to start")
     run = Run.open(out)
     kept, now = (_flat(c.model_dump(mode="json")) for c in (run.config(), config))
-    free = ("data.root", "data.workers", "train.log_every")
+    free = ("data.root", "data.workers", "data.cache", "train.log_every")
     changed = [k for k in sorted({*kept, *now}) if kept.get(k) != now.get(k) and k not in free]
     if changed:
         key = changed[0]
