@@ -50,7 +50,7 @@ def evaluate(
     if trained.config is None:
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
     policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
-    dataset = open_split(trained.config.data, split)
+    dataset = open_split(trained.config.data, split, trained.classes)
     result = score(trained.predictor(policy), dataset)
     assert result is not None
     result["split"] = split

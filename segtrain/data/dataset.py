@@ -37,13 +37,21 @@ class Dataset(Protocol):
         ...
 
 
-def open_split(data: Data, split: str) -> Dataset:
-    """The named split of a config's dataset; UserError where it is missing, empty or unpaired."""
+def open_split(data: Data, split: str, classes: list[str] | None = None) -> Dataset:
+    """The named split of a config's dataset; UserError where it is missing, empty or unpaired.
+
+    classes: those that it must have, of the split that was trained on.
+    """
     build = plugins.find("data", data.name).build
     options = plugins.options(build, data.options, "data", also=type(data).model_fields)
     dataset: Dataset = build(split, **options)
     if not dataset.ids:
         raise UserError(f"the split {split!r} is empty: there is nothing to read")
+    if classes is not None and dataset.classes != classes:
+        raise UserError(
+            f"the split {split!r} has the classes {', '.join(dataset.classes)}, and the one that was "
+            f"trained on {', '.join(classes)}: they must be the same ones, in one order"
+        )
     return dataset
 
 
