@@ -59,6 +59,8 @@ train: {{epochs: 1, batch: 2, lr: 0.01}}
 @pytest.mark.parametrize(("channels", "depth"), [(4, 16), (6, 32)])
 def test_a_whole_job_on_images_of_many_bands(tmp_path, channels, depth):
     images = trained(tmp_path, channels, depth)
+    code, text = run("train", tmp_path / "deep.yaml", "data.mean=null", "--out", tmp_path / "no")
+    assert code == 2 and "data.mean and data.std" in text and "0.tif they are [" in text
     scores = tmp_path / "scores.json"
     assert run("eval", tmp_path / "run", "--json", scores)[0] == 0
     assert json.loads(scores.read_text())["miou"] >= 0

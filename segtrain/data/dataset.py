@@ -47,12 +47,25 @@ def open_split(data: Data, split: str, classes: list[str] | None = None) -> Data
     dataset: Dataset = build(split, **options)
     if not dataset.ids:
         raise UserError(f"the split {split!r} is empty: there is nothing to read")
+    _check_statistics(data, dataset)
     if classes is not None and dataset.classes != classes:
         raise UserError(
             f"the split {split!r} has the classes {', '.join(dataset.classes)}, and the one that was "
             f"trained on {', '.join(classes)}: they must be the same ones, in one order"
         )
     return dataset
+
+
+def _check_statistics(data: Data, dataset: Dataset) -> None:
+    """UserError where more than 8 bits would be normalised by the mean and std of 8."""
+    if data.options.get("depth", 8) == 8 or (data.mean and data.std):
+        return
+    image = dataset.read(0).image
+    mean, std = (f(image, axis=(0, 1), dtype=float).round(3).tolist() for f in (np.mean, np.std))
+    raise UserError(
+        f"data.depth={data.options['depth']}: set data.mean and data.std, a value per channel, since "
+        f"the usual ones are for 8 bits; in {dataset.name(0)} they are {mean} and {std}"
+    )
 
 
 def palette() -> np.ndarray:
