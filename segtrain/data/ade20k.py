@@ -25,7 +25,9 @@ def build(split: str, *, root: Path, splits: Dict[str, str] = FOLDERS) -> Pairs:
     images = files(root / "images" / home, IMAGES, see=see)
     masks = files(root / "annotations" / home, {".png"}, see=see)
     table = {0: IGNORE, **{value: value - 1 for value in range(1, COUNT + 1)}}
-    return Pairs(pair(images, masks), RawIds(_classes(root / "objectInfo150.txt"), IGNORE, table))
+    return Pairs(
+        pair(images, masks), RawIds(_classes(root / "objectInfo150.txt"), IGNORE, table, fixed=True)
+    )
 
 
 def _classes(table: Path) -> List[str]:

@@ -37,7 +37,7 @@ def build(split: str, *, root: Path, splits: Dict[str, str] = {}) -> Pairs:
             "see data.root and data.splits"
         )
     pairs = pair(files(images, IMAGES), files(masks, {".png"}), wanted, source)
-    return Pairs(pairs, RawIds(CLASSES, VOID))
+    return Pairs(pairs, RawIds(CLASSES, VOID, fixed=True))
 
 
 def _listed(source: Path) -> List[str]:

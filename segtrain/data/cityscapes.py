@@ -52,4 +52,4 @@ def build(
     masks = files(root / labels / home, {".png"}, f"_{labels}_labelIds", see)
     train_ids = {label: i for i, label in enumerate(LABELS)}
     table = {label: train_ids.get(label, VOID) for label in range(34)}
-    return Pairs(pair(images, masks), RawIds(list(LABELS.values()), VOID, table))
+    return Pairs(pair(images, masks), RawIds(list(LABELS.values()), VOID, table, fixed=True))

@@ -79,6 +79,8 @@ class Coco:
                     raise ValueError("a polygon needs three points or more, x and y of each")
                 lengths = run_lengths.merge(run_lengths.frPyObjects(outline, height, width))
             elif isinstance(outline["counts"], list):
+                if sum(outline["counts"]) != np.prod(outline["size"]):
+                    raise ValueError(f"its run lengths make {sum(outline['counts'])} pixels")
                 lengths = run_lengths.frPyObjects(outline, *outline["size"])
             else:
                 lengths = outline
@@ -115,15 +117,20 @@ def build(
         raise UserError(f"no split {split!r} in data.annotations; {nearest(split, annotations)}")
     source = open_root(root) / annotations[split]
     content = _parsed(source)
-    names = _names(content["categories"], source)
-    chosen = list(names.values()) if classes is None else classes
-    for name in chosen:
-        if name not in names.values():
-            raise UserError(f"data.classes: {source} has no {name!r}; {nearest(name, names.values())}")
-    check([BACKGROUND, *chosen], IGNORE)
-    values = {id_: chosen.index(name) + 1 for id_, name in names.items() if name in chosen}
-    found = _images(content["images"], root / images.get(split, Path(split)), source)
-    regions = _regions(content["annotations"], {*names}, values, {*found}, source)
+    try:
+        names = _names(content["categories"], source)
+        found = _images(content["images"], root / images.get(split, Path(split)), source)
+        chosen = list(names.values()) if classes is None else classes
+        for name in chosen:
+            if name not in names.values():
+                raise UserError(
+                    f"data.classes: {source} has no {name!r}; {nearest(name, names.values())}"
+                )
+        check([BACKGROUND, *chosen], IGNORE)
+        values = {id_: chosen.index(name) + 1 for id_, name in names.items() if name in chosen}
+        regions = _regions(content["annotations"], {*names}, values, {*found}, source)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{source}: an entry isn't as COCO files have it ({error})") from None
     for these in regions.values():
         if order == "area":
             these.sort(key=lambda region: -region.area)
@@ -143,6 +150,10 @@ def _parsed(source: Path) -> Dict[str, List[Dict[str, Any]]]:
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise UserError(f"{source} has no list {part!r}: it is no COCO file of annotated objects")
         for entry in content[part]:
+            if not isinstance(entry, dict):
+                raise UserError(
+                    f"{source}: an entry of {part} isn't as COCO files have it: {entry!r:.80}"
+                )
             lacking = [key for key in keys if key not in entry]
             if lacking:
                 raise UserError(f"{source}: {lacking[0]!r} is missing in {part}: {str(entry)[:80]}")
@@ -170,7 +181,9 @@ def _tell(text: str) -> None:
 
 def _images(images: List[Dict[str, Any]], folder: Path, source: Path) -> Dict[Any, Picture]:
     """Image id -> file; UserError for one that isn't there."""
-    found = {i["id"]: Picture(folder / i["file_name"], (i["height"], i["width"])) for i in images}
+    found = {
+        i["id"]: Picture(folder / i["file_name"], (int(i["height"]), int(i["width"]))) for i in images
+    }
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: see data.images, the folder of each split")
     lacking = [p.path for p in found.values() if not p.path.is_file()]

@@ -107,8 +107,9 @@ def _pixels(file: Any, path: Path, colours: bool) -> np.ndarray:
     if mode in _COLOUR and _is_grey(mask, mode):
         return mask[..., 0]
     raise UserError(
-        f"{path}: a colour mask ({mode}): set data.palette={{CLASS: [red, green, blue], ...}}, or "
-        "save it as an index, palette or grey image in which each pixel's value is its class"
+        f"{path}: a colour mask ({mode}): set data.palette={{CLASS: [red, green, blue], ...}} "
+        "(data.name=folder or list), or save it as an index, palette or grey image in which each "
+        "pixel's value is its class"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Dict, List
 
-from segtrain.data.files import IMAGES, MASKS
+from segtrain.data.files import IMAGES
 from segtrain.data.labels import RawIds
 from segtrain.data.pairs import Pairs, files, names, open_root, pair
 from segtrain.errors import UserError
@@ -31,14 +31,16 @@ def build(
     21 where nothing else is said; masks: the folder of masks, as SegmentationClassAug; splits: the
     list of a split without its ending, as trainval, where it is not called like the split.
     """
-    labels = RawIds(classes)
+    labels = RawIds(classes, fixed=True)
     home = _home(open_root(root))
     lists = home / "ImageSets" / "Segmentation"
     source = lists / f"{splits.get(split, split)}.txt"
     if not source.is_file():
         known = ", ".join(sorted(f.stem for f in lists.glob("*.txt"))) or "no lists"
         raise UserError(f"no split {split!r}: {lists} has {known}; set data.splits={{{split}: LIST}}")
-    pairs = pair(files(home / "JPEGImages", IMAGES), files(home / masks, MASKS), names(source), source)
+    pairs = pair(
+        files(home / "JPEGImages", IMAGES), files(home / masks, {".png"}), names(source), source
+    )
     return Pairs(pairs, labels)
 
 

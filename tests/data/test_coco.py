@@ -105,6 +105,7 @@ def test_an_image_without_objects_is_background(tmp_path):
         ([[1, 2, 3, 4, 5, 6, 7]], "three points"),
         ({"size": [9, 9], "counts": [81]}, "9, 9"),
         ({"counts": [320]}, "size"),
+        ({"size": [16, 20], "counts": [3, 999]}, "1002 pixels"),
         ([3, 4], "can't be drawn"),
     ],
 )
@@ -128,6 +129,11 @@ def test_an_outline_that_cant_be_drawn_is_named(tmp_path, outline, text):
         ({"categories": 3}, ["no list 'categories'"]),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, ["two categories"]),
         ({"categories": []}, ["1 names"]),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": "b", "name": "b"}]}, ["isn't as COCO"]),
+        ({"images": [{"id": 7, "file_name": "a.png", "height": None, "width": 1}]}, ["isn't as COCO"]),
+        ({"annotations": [region(1, SQUARE, None)]}, ["isn't as COCO"]),
+        ({"annotations": [region(1, SQUARE, 1, image=[7])]}, ["isn't as COCO"]),
+        ({"annotations": [7]}, ["isn't as COCO"]),
     ],
 )
 def test_a_file_that_cant_be_used(tmp_path, changes, texts):
