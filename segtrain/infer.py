@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -245,24 +246,34 @@ def read(path: Path, kind: Kind = RGB) -> np.ndarray:
 
     InputError if it can't be read or decoded, or is of another kind.
     """
+    if path.suffix.lower() == ".npy":
+        return checked(array(path), kind, path)
     try:
         content = path.read_bytes()
-        if path.suffix.lower() == ".npy":
-            image: np.ndarray | None = np.load(path, allow_pickle=False)
-        elif banded(content):
-            raise InputError(
-                f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
-                ".npy, an array (height, width, channels)"
-            )
-        else:
-            image = decode(content, kind)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error.strerror}") from None
+    if banded(content):
+        raise InputError(
+            f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
+            ".npy, an array (height, width, channels)"
+        )
+    image = decode(content, kind)
     if image is None:
         raise InputError(f"{path}: not an image that can be decoded (damaged or truncated?)")
     return checked(image, kind, path)
+
+
+def array(path: Path) -> np.ndarray:
+    """The array of a .npy file; InputError if it can't be read."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, SyntaxError, EOFError, zipfile.BadZipFile):
+        found = None
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{path}: not a .npy array of numbers (damaged or truncated?)")
+    return found
 
 
 def checked(image: np.ndarray, kind: Kind, path: Path) -> np.ndarray:

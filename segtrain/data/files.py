@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Optional
 
@@ -77,14 +76,16 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
     something else.
     """
     ending = path.suffix.lower()
-    if ending in (".npy", ".mat"):
-        mask = _array(path) if ending == ".npy" else _variable(path, variable)
-        if colours:
-            raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
-        return _whole(mask, path)
+    if ending in (".npy", ".mat") and colours:
+        raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
     try:
+        if ending in (".npy", ".mat"):
+            array = infer.array(path) if ending == ".npy" else _variable(path, variable)
+            return _whole(array, path)
         with Image.open(path) as file:
             return _pixels(file, path, colours)
+    except InputError as error:
+        raise UserError(str(error)) from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be decoded") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -116,13 +117,6 @@ def _pixels(file: Any, path: Path, colours: bool) -> np.ndarray:
 def _is_grey(mask: np.ndarray, mode: str) -> bool:
     colours = mask[..., :1] if mode == "LA" else mask[..., :3]
     return bool((colours == colours[..., :1]).all())
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not an array that can be read ({error})") from None
 
 
 def _variable(path: Path, name: Optional[str]) -> np.ndarray:
