@@ -195,12 +195,13 @@ def _ordered(image: np.ndarray, channels: int) -> np.ndarray:
     """A picture as OpenCV has it, BGR or BGRA, as (H, W, C) in the order of RGB."""
     found = 1 if image.ndim == 2 else image.shape[2]
     if channels == 1 and found > 1:
-        image = cv2.cvtColor(image[..., :3].astype(np.float32), cv2.COLOR_BGR2GRAY)
+        grey = image[..., :3] @ np.array([0.114, 0.587, 0.299])
+        image = (grey if image.dtype.kind == "f" else np.rint(grey)).astype(image.dtype)
     elif channels == 3 and found == 1:
         image = np.repeat(image[..., None], 3, axis=2)
     elif found >= 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if found == 3 else cv2.COLOR_BGRA2RGBA)
-        image = image[..., :3] if channels == 3 else image
+        planes = cv2.split(image)
+        image = cv2.merge([planes[i] for i in (2, 1, 0, 3)[: 3 if channels == 3 else found]])
     return image.reshape(*image.shape[:2], -1)
 
 
@@ -287,9 +288,10 @@ def checked(image: np.ndarray, kind: Kind, path: Path) -> np.ndarray:
         raise KindError(path, found, kind)
     if depth == 8:
         return image
+    image = image.astype(np.float32)
     if depth == 32 and not np.isfinite(image).all():
         raise InputError(f"{path} holds values that are not finite numbers")
-    return image.astype(np.float32)
+    return image
 
 
 def encode(mask: np.ndarray, palette: np.ndarray) -> bytes:

@@ -119,24 +119,30 @@ def build(
     content = _parsed(source)
     try:
         names = _names(content["categories"], source)
-        found = _images(content["images"], root / images.get(split, Path(split)), source)
-        chosen = list(names.values()) if classes is None else classes
-        for name in chosen:
-            if name not in names.values():
-                raise UserError(
-                    f"data.classes: {source} has no {name!r}; {nearest(name, names.values())}"
-                )
-        check([BACKGROUND, *chosen], IGNORE)
+        chosen = _chosen(names, classes, source)
         values = {id_: chosen.index(name) + 1 for id_, name in names.items() if name in chosen}
+        found = _images(content["images"], root / images.get(split, Path(split)), source)
         regions = _regions(content["annotations"], {*names}, values, {*found}, source)
     except (TypeError, ValueError) as error:
         raise UserError(f"{source}: an entry isn't as COCO files have it ({error})") from None
-    for these in regions.values():
-        if order == "area":
-            these.sort(key=lambda region: -region.area)
-        these.sort(key=lambda region: region.value == IGNORE)  # stable: crowds go last
-    drawn = {picture: regions.get(id_, []) for id_, picture in found.items()}
+    drawn = {picture: _sorted(regions.get(id_, []), order) for id_, picture in found.items()}
     return Coco(source, drawn, [BACKGROUND, *chosen], Kind(channels, depth))
+
+
+def _chosen(names: Dict[Any, str], classes: Optional[List[str]], source: Path) -> List[str]:
+    """The categories to learn; UserError for one that isn't there."""
+    chosen = list(names.values()) if classes is None else classes
+    for name in chosen:
+        if name not in names.values():
+            raise UserError(f"data.classes: {source} has no {name!r}; {nearest(name, names.values())}")
+    check([BACKGROUND, *chosen], IGNORE)
+    return chosen
+
+
+def _sorted(regions: List[Region], order: str) -> List[Region]:
+    """The regions as they are to be drawn: crowds last, the others by area or as they stand."""
+    area = -1 if order == "area" else 0
+    return sorted(regions, key=lambda region: (region.value == IGNORE, area * region.area))
 
 
 def _parsed(source: Path) -> Dict[str, List[Dict[str, Any]]]:

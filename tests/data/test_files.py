@@ -99,6 +99,24 @@ def test_grey_is_repeated_and_colour_made_grey(tmp_path, dtype):
     assert np.abs(mixed[..., 0] - wanted).max() <= 2
 
 
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_signed_and_double_values(tmp_path, dtype, channels):
+    image, depth = (values(channels, np.float32) - 30000).astype(dtype), 16 if dtype == np.int16 else 32
+    colour = {"photometric": "rgb"} if channels in (3, 4) else {"photometric": "minisblack"}
+    extra = {"planarconfig": "contig"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", image if channels > 1 else image[..., 0], **colour, **extra)
+    assert (read_image(tmp_path / "a.tif", Kind(channels, depth)) == image.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_are_no_floats_whatever_their_colours(tmp_path, channels):
+    for found in (1, 3):
+        cv2.imwrite(str(tmp_path / "a.png"), values(found))
+        with says("a.png is 8-bit", "data.depth=8"):
+            read_image(tmp_path / "a.png", Kind(channels, 32))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_exif_turns_the_picture(tmp_path, channels, orientation):
