@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import warnings
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -194,12 +195,13 @@ def _ordered(image: np.ndarray, channels: int) -> np.ndarray:
     """A picture as OpenCV has it, BGR or BGRA, as (H, W, C) in the order of RGB."""
     found = 1 if image.ndim == 2 else image.shape[2]
     if channels == 1 and found > 1:
-        image = cv2.cvtColor(image[..., :3].astype(np.float32), cv2.COLOR_BGR2GRAY)
+        grey = image[..., :3] @ np.array([0.114, 0.587, 0.299])
+        image = (grey if image.dtype.kind == "f" else np.rint(grey)).astype(image.dtype)
     elif channels == 3 and found == 1:
         image = np.repeat(image[..., None], 3, axis=2)
     elif found >= 3:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB if found == 3 else cv2.COLOR_BGRA2RGBA)
-        image = image[..., :3] if channels == 3 else image
+        planes = cv2.split(image)
+        image = cv2.merge([planes[i] for i in (2, 1, 0, 3)[: 3 if channels == 3 else found]])
     return image.reshape(*image.shape[:2], -1)
 
 
@@ -245,24 +247,34 @@ def read(path: Path, kind: Kind = RGB) -> np.ndarray:
 
     InputError if it can't be read or decoded, or is of another kind.
     """
+    if path.suffix.lower() == ".npy":
+        return checked(array(path), kind, path)
     try:
         content = path.read_bytes()
-        if path.suffix.lower() == ".npy":
-            image: np.ndarray | None = np.load(path, allow_pickle=False)
-        elif banded(content):
-            raise InputError(
-                f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
-                ".npy, an array (height, width, channels)"
-            )
-        else:
-            image = decode(content, kind)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error.strerror}") from None
+    if banded(content):
+        raise InputError(
+            f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
+            ".npy, an array (height, width, channels)"
+        )
+    image = decode(content, kind)
     if image is None:
         raise InputError(f"{path}: not an image that can be decoded (damaged or truncated?)")
     return checked(image, kind, path)
+
+
+def array(path: Path) -> np.ndarray:
+    """The array of a .npy file; InputError if it can't be read."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, SyntaxError, EOFError, zipfile.BadZipFile):
+        found = None
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{path}: not a .npy array of numbers (damaged or truncated?)")
+    return found
 
 
 def checked(image: np.ndarray, kind: Kind, path: Path) -> np.ndarray:
@@ -276,9 +288,10 @@ def checked(image: np.ndarray, kind: Kind, path: Path) -> np.ndarray:
         raise KindError(path, found, kind)
     if depth == 8:
         return image
+    image = image.astype(np.float32)
     if depth == 32 and not np.isfinite(image).all():
         raise InputError(f"{path} holds values that are not finite numbers")
-    return image.astype(np.float32)
+    return image
 
 
 def encode(mask: np.ndarray, palette: np.ndarray) -> bytes:

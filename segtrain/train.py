@@ -42,7 +42,8 @@ def train(config: Config, out: Path, device: str = "auto", resume: bool = False)
     run = _reopen(out, config) if resume else None
     if run is None:
         Run.check_free(out)
-    sets = {split: open_split(config.data, split) for split in ("train", "val")}
+    sets = {"train": open_split(config.data, "train")}
+    sets["val"] = open_split(config.data, "val", sets["train"].classes)
     census = {split: scan(dataset, split) for split, dataset in sets.items()}
     weights = losses.class_weights(
         config.train.class_weights, census["train"].pixels, sets["train"].classes

@@ -55,7 +55,7 @@ def evaluate(
     if trained.config is None:
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
     policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
-    dataset = open_split(trained.config.data, split)
+    dataset = open_split(trained.config.data, split, trained.classes)
     if tolerance is not None and getattr(dataset, "rate", None) is None:
         raise UserError(
             f"--tolerance is for signals of a known rate: set data.rate in {run / 'config.yaml'}"

@@ -46,11 +46,11 @@ class Dataset(Protocol):
         ...
 
 
-def open_split(data: Data, split: str, strict: bool = True) -> Dataset:
+def open_split(data: Data, split: str, classes: list[str] | None = None, strict: bool = True) -> Dataset:
     """The named split of a config's dataset.
 
-    UserError where it is missing or empty, and where files in it could not be paired, unless
-    `strict` is False.
+    classes: those that it must have, of the split that was trained on. UserError where it is
+    missing or empty, and where files in it could not be paired, unless `strict` is False.
     """
     build = plugins.find("data", data.name).build
     options = plugins.options(build, data.options, "data", also=type(data).model_fields)
@@ -60,7 +60,25 @@ def open_split(data: Data, split: str, strict: bool = True) -> Dataset:
         raise UserError(dataset.problems[0] + (f" (and {more} more like it)" if more else ""))
     if not dataset.ids and not dataset.problems:
         raise UserError(f"the split {split!r} is empty: there is nothing to read")
+    _check_statistics(data, dataset)
+    if classes is not None and dataset.classes != classes:
+        raise UserError(
+            f"the split {split!r} has the classes {', '.join(dataset.classes)}, and the one that was "
+            f"trained on {', '.join(classes)}: they must be the same ones, in one order"
+        )
     return dataset
+
+
+def _check_statistics(data: Data, dataset: Dataset) -> None:
+    """UserError where more than 8 bits would be normalised by the mean and std of 8."""
+    if data.options.get("depth", 8) == 8 or (data.mean and data.std):
+        return
+    image = dataset.read(0).image
+    mean, std = (f(image, axis=(0, 1), dtype=float).round(3).tolist() for f in (np.mean, np.std))
+    raise UserError(
+        f"data.depth={data.options['depth']}: set data.mean and data.std, a value per channel, since "
+        f"the usual ones are for 8 bits; in {dataset.name(0)} they are {mean} and {std}"
+    )
 
 
 def palette() -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, Optional
 
@@ -65,6 +64,8 @@ def _bands(path: Path, channels: int) -> np.ndarray:
         raise InputError(f"{path} is stored turned (TIFF tag Orientation): save it upright")
     if "Y" not in axes or "X" not in axes or len(axes) > 3:
         raise InputError(f"{path} has the axes {axes}; an image has height, width and bands")
+    if not pixels.size or pixels.ndim != len(axes):
+        raise InputError(f"{path}: the file is damaged: it holds {pixels.size} of its pixels")
     pixels = np.moveaxis(pixels, [axes.index("Y"), axes.index("X")], [0, 1])
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     return pixels[..., :3] if channels == 3 and colour and pixels.shape[2] == 4 else pixels
@@ -77,14 +78,16 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
     something else.
     """
     ending = path.suffix.lower()
-    if ending in (".npy", ".mat"):
-        mask = _array(path) if ending == ".npy" else _variable(path, variable)
-        if colours:
-            raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
-        return _whole(mask, path)
+    if ending in (".npy", ".mat") and colours:
+        raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
     try:
+        if ending in (".npy", ".mat"):
+            array = infer.array(path) if ending == ".npy" else _variable(path, variable)
+            return _whole(array, path)
         with Image.open(path) as file:
             return _pixels(file, path, colours)
+    except InputError as error:
+        raise UserError(str(error)) from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not an image that can be decoded") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -107,21 +110,15 @@ def _pixels(file: Any, path: Path, colours: bool) -> np.ndarray:
     if mode in _COLOUR and _is_grey(mask, mode):
         return mask[..., 0]
     raise UserError(
-        f"{path}: a colour mask ({mode}): set data.palette={{CLASS: [red, green, blue], ...}}, or "
-        "save it as an index, palette or grey image in which each pixel's value is its class"
+        f"{path}: a colour mask ({mode}): set data.palette={{CLASS: [red, green, blue], ...}} "
+        "(data.name=folder or list), or save it as an index, palette or grey image in which each "
+        "pixel's value is its class"
     )
 
 
 def _is_grey(mask: np.ndarray, mode: str) -> bool:
     colours = mask[..., :1] if mode == "LA" else mask[..., :3]
     return bool((colours == colours[..., :1]).all())
-
-
-def _array(path: Path) -> np.ndarray:
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not an array that can be read ({error})") from None
 
 
 def _variable(path: Path, name: Optional[str]) -> np.ndarray:

@@ -17,7 +17,8 @@ _UNKNOWN = -1
 class RawIds:
     """Masks of ids: class ids as they are, others by `label_map`.
 
-    tolerance: a value that is no id counts as the nearest one, at most so far away.
+    tolerance: a value that is no id counts as the nearest one, at most so far away; fixed: the ids
+    are a published format's, which has no options to change them.
     """
 
     colours = False
@@ -28,13 +29,14 @@ class RawIds:
         ignore: Optional[int] = 255,
         label_map: Mapping[int, int] = {},
         tolerance: int = 0,
+        fixed: bool = False,
     ):
         check(classes, ignore)
         for raw, target in label_map.items():
             if not 0 <= raw < 65536 or not (0 <= target < len(classes) or target == ignore):
                 raise UserError(f"data.label_map: {raw}: {target} leads to no class and not to ignore")
         self.classes, self.ignore, self.tolerance = classes, ignore, tolerance
-        self._table = self._filled(label_map)
+        self._fixed, self._table = fixed, self._filled(label_map)
 
     def _filled(self, label_map: Mapping[int, int]) -> np.ndarray:
         """Raw id -> class id, or -1. The last entry stands for -1 itself."""
@@ -55,10 +57,15 @@ class RawIds:
         inside = raw if raw.dtype == np.uint8 else np.clip(raw, -1, len(self._table) - 1)
         ids = self._table[inside]
         if ids.min() == _UNKNOWN:
-            wrong, share = np.unique(raw[ids == _UNKNOWN]), _share(ids == _UNKNOWN)
+            wrong, share = np.unique(raw[ids == _UNKNOWN]), 100 * float((ids == _UNKNOWN).mean())
+            holds = f"{path} holds {describe([], wrong[:8])} ({share:.2g}% of its pixels)"
+            if self._fixed:
+                raise UserError(
+                    f"{holds}, which this format has no class for: mend the mask, or read such files "
+                    "with data.name=list, which takes data.label_map"
+                )
             raise UserError(
-                f"{path} holds {describe([], wrong[:8])} ({share}), and there "
-                f"are {len(self.classes)} classes, 0 to {len(self.classes) - 1}: "
+                f"{holds}, and there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}: "
                 f"set data.label_map={{{int(wrong[0])}: CLASS}}, or data.ignore={int(wrong[0])}"
             )
         return ids.astype(np.uint8)
@@ -164,7 +171,3 @@ def _check_palette(
 def _packed(colours: np.ndarray) -> np.ndarray:
     """Colours (..., 3) as one number each, in the order of their tuples."""
     return colours.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
-
-
-def _share(wrong: np.ndarray) -> str:
-    return f"{100 * float(wrong.mean()):.2g}% of its pixels"

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
@@ -95,6 +97,24 @@ def test_grey_is_repeated_and_colour_made_grey(tmp_path, dtype):
     wanted = colour.astype(float) @ [0.299, 0.587, 0.114]
     assert mixed.shape == (6, 9, 1)
     assert np.abs(mixed[..., 0] - wanted).max() <= 2
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_signed_and_double_values(tmp_path, dtype, channels):
+    image, depth = (values(channels, np.float32) - 30000).astype(dtype), 16 if dtype == np.int16 else 32
+    colour = {"photometric": "rgb"} if channels in (3, 4) else {"photometric": "minisblack"}
+    extra = {"planarconfig": "contig"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", image if channels > 1 else image[..., 0], **colour, **extra)
+    assert (read_image(tmp_path / "a.tif", Kind(channels, depth)) == image.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_bytes_are_no_floats_whatever_their_colours(tmp_path, channels):
+    for found in (1, 3):
+        cv2.imwrite(str(tmp_path / "a.png"), values(found))
+        with says("a.png is 8-bit", "data.depth=8"):
+            read_image(tmp_path / "a.png", Kind(channels, 32))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -202,6 +222,53 @@ def test_masks_that_cant_be_used(tmp_path):
     (tmp_path / "new.mat").write_bytes(header + b"\0" * 400)
     with says("new.mat", "7.3", "-v7"):
         read_mask(tmp_path / "new.mat")
+
+
+@pytest.mark.parametrize("ending", ["npy", "mat", "png", "gif", "tif", "bmp", "jpg"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\3\4", b"\x93NUMPY\1\0", b"II*\0", b"MM\0*\0\0\0\x08\xff\xff"]
+)
+def test_empty_and_broken_files_of_any_ending(tmp_path, ending, content):
+    path = tmp_path / f"a.{ending}"
+    path.write_bytes(content)
+    with says(str(path)):
+        read_mask(path)
+    if ending not in ("mat", "gif"):
+        for kind in (Kind(), Kind(4, 16)):
+            with says(str(path)):
+                read_image(path, kind)
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path):
+    np.savez(tmp_path / "a.npz", a=IDS)
+    (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    for read in (read_mask, read_image):
+        with says("a.npy: not a .npy array"):
+            read(tmp_path / "a.npy")
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data(), st.sampled_from(["plain.tif", "bands.tif", "mask.png", "mask.gif"]))
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, data, name):
+    path = tmp_path / name
+    if not path.exists():
+        image = values(6 if "bands" in name else 3, np.uint16)
+        if name.endswith("tif"):
+            tifffile.imwrite(path, image, planarconfig="contig")
+        else:
+            Image.fromarray(IDS).save(path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    damaged = tmp_path / f"damaged-{name}"
+    damaged.write_bytes(content)
+    try:
+        if name.startswith("mask"):
+            assert read_mask(damaged).ndim == 2
+        else:
+            assert read_image(damaged, Kind(6 if "bands" in name else 3, 16)).ndim == 3
+    except UserError as error:
+        assert str(damaged) in str(error)
 
 
 def test_a_palette_png_gives_its_colours_where_they_are_wanted(tmp_path):

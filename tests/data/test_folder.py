@@ -273,9 +273,13 @@ def test_deep_images(folder):
         cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 257)
     with says("00.png is 16-bit with 3 channels", "data.depth=16"):
         opened(folder).read(0)
-    data = opened(folder, depth=16)
+    with says("data.depth=16: set data.mean and data.std"):
+        opened(folder, depth=16)
+    deep = {"depth": 16, "mean": [30_000] * 3, "std": [15_000] * 3}
+    data = opened(folder, **deep)
     image = data.read(0).image
     assert data.dtype == "float32" == image.dtype.name and image.max() > 255
-    assert opened(folder, depth=16, channels=1).read(0).image.shape == (48, 64, 1)
+    grey = opened(folder, depth=16, mean=[30_000], std=[9_000], channels=1)
+    assert grey.read(0).image.shape == (48, 64, 1)
     with says("data.channels=0"):
         opened(folder, channels=0)
