@@ -76,7 +76,8 @@ def _bundle(path: Path, context: mx.Context) -> Trained:
         colours = np.array(about["palette"], np.uint8)
         classes, ignore = about["classes"], about["ignore"]
         stride, side = about["stride"], about["side"]
-    except (OSError, KeyError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
+        form = Form(**about["form"]) if "form" in about else None
+    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
-    return Trained(net, stride, side, context, classes, ignore, colours)
+    return Trained(net, stride, side, context, classes, ignore, colours, form=form)

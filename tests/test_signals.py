@@ -3,11 +3,14 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import run, start
+from test_export import ALONE
 
 CONFIG = """
 model: {{name: unet, dim: 1, in_channels: 2, widths: [8, 16], units: 1, skip: residual}}
@@ -97,6 +100,23 @@ def test_labels_of_records(home):
     assert rows[10]["time_s"] == "0.1"
     assert all(row["name"] == ["none", "up", "down"][int(row["class"])] for row in rows)
     assert (out / "overlays/1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bundle_labels_as_the_run_does(home):
+    code, text = run("export", home / "run", "--out", home / "bundle")
+    assert code == 0, text
+    names = {"model-symbol.json", "model-0000.params", "model.json", "parity.json"}
+    assert {p.name for p in (home / "bundle").iterdir()} == {*names, "infer.py", "records.py"}
+    parity = json.loads((home / "bundle/parity.json").read_text())
+    assert parity["passed"] and [row["length"] for row in parity["images"]] == [100, 137, 32]
+    for out, model in (("a", "run"), ("b", "bundle")):
+        code, text = run("predict", home / model, home / "data/val", "--out", home / out)
+        assert code == 0, text
+    command = [sys.executable, "-c", ALONE, home / "bundle/infer.py", home / "data/val"]
+    subprocess.run([*command, "--out", home / "c"], check=True)
+    for name in ("0.csv", "1.csv", "2.csv"):
+        wanted = (home / "a" / name).read_bytes()
+        assert (home / "b" / name).read_bytes() == (home / "c" / name).read_bytes() == wanted
 
 
 @pytest.mark.parametrize(
