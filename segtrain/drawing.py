@@ -118,6 +118,7 @@ def _plumbing(what: str) -> bool:
             "slice",
             "BlockGrad",
             "expand",
+            "Pad",
             "squeeze",
             "Reshape",
         )

@@ -21,12 +21,13 @@ import mxnet as mx
 import numpy as np
 
 import segtrain
-from segtrain import infer
+from segtrain import infer, parity, records
 from segtrain.data import shapes
 from segtrain.data.dataset import Dataset, open_split
 from segtrain.data.files import read_mask
 from segtrain.errors import SegtrainError, UserError
 from segtrain.infer import Kind
+from segtrain.records import Form
 from segtrain.trained import Trained, open_trained
 
 SCHEMA = 1
@@ -47,12 +48,12 @@ def export(run: Path, out: Path) -> dict[str, Any]:
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         _write(trained, aside)
-        parity = check(trained, aside)
-        infer.write(aside / "parity.json", json.dumps(parity, indent=1).encode())
-        if not parity["passed"]:
+        found = check(trained, aside)
+        infer.write(aside / "parity.json", json.dumps(found, indent=1).encode())
+        if not found["passed"]:
             raise SegtrainError(
-                f"the exported network disagrees with the run: {parity['differing_pixels']} of "
-                f"{parity['pixels']} pixels differ; no bundle was written"
+                f"the exported network disagrees with the run: {found['differing_pixels']} of "
+                f"{found['pixels']} pixels differ; no bundle was written"
             )
         aside.chmod(0o755)
         if out.exists():
@@ -60,31 +61,25 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         os.rename(aside, out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return parity
+    return found
 
 
 def _write(trained: Trained, folder: Path) -> None:
     """The bundle's files, but for parity.json."""
+    form = trained.form
     blank = np.zeros((trained.stride, trained.stride, trained.kind.channels), np.uint8)
+    if form:
+        blank = np.zeros((trained.stride, len(form.signal)), np.float32)
+        shutil.copyfile(records.__file__, folder / "records.py")
     trained.predictor().scores(blank)  # Gluon exports what has run once
     trained.net.export(str(folder / "model"), epoch=0)
     shutil.copyfile(infer.__file__, folder / "infer.py")
-    files = ("model-symbol.json", "model-0000.params", "infer.py")
+    files = ["model-symbol.json", "model-0000.params", "infer.py", *(["records.py"] if form else [])]
     about = {
         "schema": SCHEMA,
         "segtrain": segtrain.__version__,
         "mxnet": mx.__version__,
-        "input": {
-            "name": "data",
-            "layout": "NCHW",
-            "dtype": "uint8 or float32",
-            "values": "raw pixels, as the file holds them: the network normalises them itself",
-            "channels": trained.kind.channels,
-            "depth": trained.kind.depth,
-            "order": {1: "grey", 3: "RGB"}.get(trained.kind.channels, "as in the files"),
-            "sides": "any" if trained.side is None else f"{trained.side}; infer.py goes in windows",
-        },
-        "output": {"layout": "NCHW", "values": "class scores (logits), the input's size"},
+        **(_of_signals(form) if form else _of_images(trained)),
         "stride": trained.stride,
         "side": trained.side,
         "classes": trained.classes,
@@ -96,21 +91,47 @@ def _write(trained: Trained, folder: Path) -> None:
     infer.write(folder / "model.json", json.dumps(about).encode())
 
 
+def _of_images(trained: Trained) -> dict[str, Any]:
+    """What goes in and out, for model.json."""
+    return {
+        "input": {
+            "name": "data",
+            "layout": "NCHW",
+            "dtype": "uint8 or float32",
+            "values": "raw pixels, as the file holds them: the network normalises them itself",
+            "channels": trained.kind.channels,
+            "depth": trained.kind.depth,
+            "order": {1: "grey", 3: "RGB"}.get(trained.kind.channels, "as in the files"),
+            "sides": "any" if trained.side is None else f"{trained.side}; infer.py goes in windows",
+        },
+        "output": {"layout": "NCHW", "values": "class scores (logits), the input's size"},
+    }
+
+
+def _of_signals(form: Form) -> dict[str, Any]:
+    """What goes in and out, for model.json; `form` is how infer.py reads records."""
+    return {
+        "input": {
+            "name": "data",
+            "layout": "NCL",
+            "dtype": "float32",
+            "values": "mean 0, deviation 1 over the record" if form.standardise else "as in the file",
+            "channels": form.signal,
+            "sides": "any",
+        },
+        "output": {"layout": "NCL", "values": "class scores (logits), the input's length"},
+        "form": form._asdict(),
+    }
+
+
 def check(trained: Trained, bundle: Path) -> dict[str, Any]:
     """Compare a bundle, run by its own infer.py in a fresh process, with the trained network.
 
-    On real validation images at three sizes (on synthetic ones where the dataset is gone): the
-    image's own, an odd one and a small one. Passes where every pixel has the same class.
+    On real validation images or records at three sizes (on synthetic ones where the dataset is
+    gone): the image's own, an odd one and a small one. Passes where every pixel has the same class.
     """
-    images, source = _images(trained)
-    rows = []
-    with tempfile.TemporaryDirectory() as home:
-        given, made = Path(home) / "images", Path(home) / "masks"
-        for name, image in images.items():
-            _store(image, given / name, trained.kind)
-        _run(bundle / "infer.py", given, made)
-        for name, image in images.items():
-            rows.append(_compare(trained, image, made / name))
+    compared = parity.compare(trained, bundle, _run) if trained.form else _compared(trained, bundle)
+    rows, source = compared
     differing, pixels = (sum(row[key] for row in rows) for key in ("differing_pixels", "pixels"))
     return {
         "format": "mxnet",
@@ -134,6 +155,20 @@ def _store(image: np.ndarray, stem: Path, kind: Kind) -> None:
     swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(kind.channels)
     stored = image.astype(np.uint16 if kind.depth == 16 else np.uint8)
     cv2.imwrite(f"{stem}.png", stored if swap is None else cv2.cvtColor(stored, swap))
+
+
+def _compared(trained: Trained, bundle: Path) -> tuple[list[dict[str, Any]], str]:
+    """A row for each image, and where they are from."""
+    images, source = _images(trained)
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        given, made = Path(home) / "images", Path(home) / "masks"
+        for name, image in images.items():
+            _store(image, given / name, trained.kind)
+        _run(bundle / "infer.py", given, made)
+        for name, image in images.items():
+            rows.append(_compare(trained, image, made / name))
+    return rows, source
 
 
 def _run(script: Path, images: Path, out: Path) -> None:

@@ -404,6 +404,41 @@ def load(bundle: Path, context) -> tuple[Callable, dict]:
     return net, about
 
 
+def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace) -> None:
+    kind = Kind(about["input"]["channels"], about["input"]["depth"])
+    palette = np.array(about["palette"], np.uint8)
+    files = find(options.input)
+    refuse_overwriting(files, options.out)
+    for name, path in files.items():
+        image = read(path, kind)
+        mask = predictor.mask(image)
+        write(options.out / f"{name}.png", encode(mask, palette))
+        if options.overlay:
+            write(options.out / "overlays" / f"{name}.png", overlay(image, mask, palette))
+        if options.scores:
+            np.save(options.out / f"{name}.npy", predictor.scores(image))
+
+
+def _write_labels(predictor: Predictor, about: dict, options: argparse.Namespace) -> None:
+    """For a network of signals, whose bundle has records.py beside this file."""
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import records  # type: ignore[import-not-found]
+
+    form, classes = records.Form(**about["form"]), about["classes"]
+    files = find(options.input, records.ENDINGS)
+    refuse_overwriting(files, options.out, ".csv")
+    for name, path in files.items():
+        signal = records.read_signal(path, form)
+        ids = predictor.mask(signal)
+        write(options.out / f"{name}.csv", records.table(ids, classes, form.rate))
+        if options.overlay:
+            colours = np.array(about["palette"])
+            plot = records.plot(signal, ids, classes, colours, form.rate)
+            write(options.out / "overlays" / f"{name}.png", plot)
+        if options.scores:
+            np.save(options.out / f"{name}.npy", predictor.scores(signal))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of a bundle."""
     parser = argparse.ArgumentParser(description="Images to masks of the same size.")
@@ -420,18 +455,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         net, about = load(Path(__file__).resolve().parent, context)
         predictor = Predictor(net, context, side=about["side"])
-        kind = Kind(about["input"]["channels"], about["input"]["depth"])
-        palette = np.array(about["palette"], np.uint8)
-        files = find(options.input)
-        refuse_overwriting(files, options.out)
-        for name, path in files.items():
-            image = read(path, kind)
-            mask = predictor.mask(image)
-            write(options.out / f"{name}.png", encode(mask, palette))
-            if options.overlay:
-                write(options.out / "overlays" / f"{name}.png", overlay(image, mask, palette))
-            if options.scores:
-                np.save(options.out / f"{name}.npy", predictor.scores(image))
+        write_all = _write_labels if "form" in about else _write_masks
+        write_all(predictor, about, options)
     except (InputError, OSError, KeyError, ValueError, mx.MXNetError) as error:
         sys.exit(f"infer.py: {' '.join(str(error).split())[:300]}")
 

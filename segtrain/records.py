@@ -56,6 +56,8 @@ def to_signal(columns: dict[str, np.ndarray], path: Path, form: Form) -> np.ndar
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """The named columns of a record, numbers; RecordError where one isn't there or holds text."""
+    if path.suffix.lower() not in ENDINGS:
+        raise RecordError(f"{path}: not a record ({', '.join(sorted(ENDINGS))})")
     try:
         columns = _csv(path, names) if path.suffix.lower() == ".csv" else _arrays(path, names)
     except UnicodeDecodeError:

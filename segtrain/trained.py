@@ -78,8 +78,10 @@ def _bundle(path: Path, context: mx.Context) -> Trained:
         colours = np.array(about["palette"], np.uint8)
         classes, ignore = about["classes"], about["ignore"]
         stride, side = about["stride"], about["side"]
-        kind = Kind(about["input"]["channels"], about["input"]["depth"])
-    except (OSError, KeyError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
+        form = Form(**about["form"]) if "form" in about else None
+        about_input = about["input"]
+        kind = Kind() if form else Kind(about_input["channels"], about_input["depth"])
+    except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
-    return Trained(net, stride, side, context, classes, ignore, colours, kind)
+    return Trained(net, stride, side, context, classes, ignore, colours, kind, form=form)

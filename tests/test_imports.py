@@ -36,7 +36,8 @@ ALLOWED = {
     "train": LEAVES | MIDDLE | {"learner", "evaluate"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},
-    "export": LEAVES | MIDDLE | {"trained"},
+    "parity": LEAVES | MIDDLE | {"trained"},
+    "export": LEAVES | MIDDLE | {"trained", "parity"},
 }
 
 

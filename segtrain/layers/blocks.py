@@ -169,6 +169,26 @@ class BatchNorm1D(nn.BatchNorm):
         return F.squeeze(y, axis=2)
 
 
+class Deconv1D(nn.Conv1D):
+    """(N, C, L) to (N, width, stride * L): a transposed convolution, as a convolution of the input
+    with stride - 1 zeros after each sample.
+
+    MXNet 1.9.1's own leaves its weights in the layout that oneDNN chose for the first length, and
+    dies in inference when it chooses another one for the next.
+    """
+
+    def __init__(self, width: int, kernel: int, stride: int, pad: int, bias: bool):
+        super().__init__(width, kernel, padding=kernel - 1 - pad, use_bias=bias)
+        self._zeros = stride - 1
+        self._surplus = kernel - 1 - 2 * pad
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        x = F.expand_dims(x, axis=3)
+        x = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, 0, 0, self._zeros))
+        y = super().hybrid_forward(F, F.reshape(x, (0, 0, -1)), weight, bias)
+        return F.slice_axis(y, axis=2, begin=0, end=-self._surplus) if self._surplus else y
+
+
 class GroupNorm(HybridBlock):
     """Group norm with a scale and shift per channel (Wu & He 2018, section 3).
 
@@ -295,10 +315,11 @@ class Blocks:
 
     def deconv(self, width: int, kernel: int, stride: int = 2, bias: bool = True) -> HybridBlock:
         """Transposed convolution to exactly `stride` times the size."""
-        deconv = nn.Conv1DTranspose if self.dim == 1 else nn.Conv2DTranspose
         pad = (kernel - stride + 1) // 2
+        if self.dim == 1:
+            return Deconv1D(width, kernel, stride, pad, bias)
         extra = 2 * pad - (kernel - stride)
-        return deconv(width, kernel, stride, pad, extra, use_bias=bias)
+        return nn.Conv2DTranspose(width, kernel, stride, pad, extra, use_bias=bias)
 
     def head(self, classes: int) -> HybridBlock:
         """The class scores: a 1x1 convolution with bias."""

@@ -1,6 +1,7 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.gluon import nn
 
 from segtrain.layers import Blocks, Fit, Fold, Normalize, TotalDropout, Unfold
 
@@ -114,3 +115,19 @@ def test_fit_mirrors_up_to_the_stride_as_numpy_does(dtype, stride, sides):
         assert made.dtype == np.dtype(dtype)
         assert (made.asnumpy() == np.pad(x, margins, mode="reflect")).all()
         fit.hybridize(static_alloc=True, static_shape=True)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(2, 2), (7, 4), (3, 2), (6, 3)])
+def test_a_1d_deconvolution_is_mxnets(kernel, stride):
+    """Up to the order of its weights."""
+    ours = Blocks(dim=1).deconv(5, kernel, stride)
+    pad = (kernel - stride + 1) // 2
+    theirs = nn.Conv1DTranspose(5, kernel, stride, pad, 2 * pad - (kernel - stride))
+    x = mx.nd.random.normal(shape=(2, 3, 11))
+    for net in (ours, theirs):
+        net.initialize(mx.init.Normal(1))
+        net(x)
+    weight = ours.weight.data().asnumpy().transpose(1, 0, 2)[:, :, ::-1]
+    theirs.weight.set_data(mx.nd.array(weight.copy()))
+    assert ours(x).shape == (2, 5, 11 * stride)
+    assert np.abs((ours(x) - theirs(x)).asnumpy()).max() < 1e-5
