@@ -35,7 +35,8 @@ def choose(surveys: Dict[str, Survey], known: Config) -> List[Choice]:
     streams, crop = _crop(middle, fold, device)
     widths = [(16 if device == "cpu" else 32) * 2**i for i in range(streams)]
     channels = len(train.looks[0].mean)
-    model = {"name": "unet", "widths": widths, "fold": fold, "in_channels": channels}
+    classes = len(train.dataset.classes)
+    model = {"widths": widths, "fold": fold, "in_channels": channels, "classes": classes}
     batch, told = _batch(known, model, crop, len(train.looks), device)
     epochs = int(np.clip(round(STEPS[device] * batch / len(train.looks)), 10, 500))
     return [
@@ -98,6 +99,8 @@ def _statistics(train: Survey) -> List[Choice]:
     square = np.mean([look.square for look in train.looks], axis=0)
     std = np.sqrt(np.maximum(square - mean**2, 1e-6))
     natural = len(mean) == 3 and train.dataset.dtype == "uint8"
+    if natural and len(train.looks) < 20:
+        return []  # too few to know better than ImageNet's
     if natural and (np.abs(mean - IMAGENET_MEAN) < 0.5 * np.array(IMAGENET_STD)).all():
         return []
     rounded = [[float(f"{value:.4g}") for value in values] for values in (mean, std)]

@@ -1,6 +1,7 @@
 """`segtrain init` on datasets as people have them: what it writes trains as written."""
 
 import re
+import shutil
 
 import cv2
 import numpy as np
@@ -50,7 +51,7 @@ def test_folders_of_two_splits(folder, tmp_path):
 
 def test_every_value_that_was_chosen_has_its_reason(folder, tmp_path):
     out, _ = init(folder, tmp_path)
-    for key in ("widths", "crop", "epochs", "batch", "class_weights", "classes", "mean"):
+    for key in ("widths", "crop", "epochs", "batch", "class_weights", "classes", "augment"):
         line = re.search(rf"^  {key}: .*$", out.read_text(), re.MULTILINE)
         assert line and "  # " in line.group(), key
 
@@ -117,3 +118,98 @@ def test_camvid(tmp_path):
     assert all(side % 32 == 0 for side in config.data.crop)
     assert {len(open_split(config.data, split).ids) for split in ("train", "val")} == {367, 101}
     assert yaml.safe_load(out.read_text())["train"]["batch"] == 8
+
+
+def test_no_splits_and_masks_beside_their_images(tmp_path):
+    """a.jpg and a_mask.png in one folder: a fifth for validation, copies on one side."""
+    data = tmp_path / "data"
+    for i in range(20):
+        image, mask = sample(i)
+        write(data / f"{i:02d}.jpg", image)
+        write(data / f"{i:02d}_mask.png", mask)
+    shutil.copyfile(data / "03.jpg", data / "copy.jpg")
+    shutil.copyfile(data / "03_mask.png", data / "copy_mask.png")
+    out, text = init(data, tmp_path)
+    options = load(out).data.options
+    assert load(out).data.name == "list" and "there are no splits" in out.read_text()
+    names = {}
+    for split in ("train", "val"):
+        assert options["files"][split] == f"../config-{split}.csv"
+        lines = (tmp_path / f"config-{split}.csv").read_text().splitlines()
+        assert lines[0] == "image,mask"
+        names[split] = {line.split(".")[0] for line in lines[1:]}
+    assert len(names["train"]) + len(names["val"]) == 21 and 4 <= len(names["val"]) <= 6
+    assert any({"03", "copy"} <= side for side in names.values())
+    before = [(tmp_path / f"config-{split}.csv").read_bytes() for split in names]
+    again = tmp_path / "again"
+    again.mkdir()
+    run("init", data, "--out", again / "config.yaml")
+    assert before == [(again / f"config-{split}.csv").read_bytes() for split in names]
+    trains(out, tmp_path)
+
+
+def test_files_without_a_partner_are_told(tmp_path):
+    data = tmp_path / "data"
+    for i in range(6):
+        image, mask = sample(i)
+        write(data / f"images/{i}.png", image)
+        write(data / f"masks/{i}.png", mask)
+    (data / "masks/4.png").unlink()
+    _, text = init(data, tmp_path)
+    assert "LEFT OUT: 1 images without a partner" in text and "images/4.png" in text
+
+
+def test_segnets_folders(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            image, mask = sample(i)
+            write(tmp_path / f"data/{split}/{split}{i}.png", image)
+            write(tmp_path / f"data/{split}annot/{split}{i}.png", mask)
+    out, _ = init(tmp_path / "data", tmp_path)
+    assert load(out).data.name == "list" and "folders' names tell" in out.read_text()
+    trains(out, tmp_path)
+
+
+def test_masks_of_colours_get_a_palette(tmp_path):
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    for split in ("train", "val"):
+        for i in range(4):
+            image, mask = sample(i)
+            write_pair(tmp_path / "data" / split, f"{split}{i}", image, colours[mask][..., ::-1])
+    (tmp_path / "data" / "label_colors.txt").write_text("255 0 0 circle\n0 255 0\tsquare\n")
+    out, _ = init(tmp_path / "data", tmp_path)
+    palette = load(out).data.options["palette"]
+    assert palette["circle"] == [255, 0, 0] and palette["square"] == [0, 255, 0]
+    assert palette["colour 0-0-255"] == [0, 0, 255]
+    trains(out, tmp_path)
+
+
+def test_blurred_masks_of_two_values_get_a_tolerance(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            image, mask = sample(i)
+            soft = cv2.GaussianBlur((mask > 0).astype(np.uint8) * 255, (0, 0), 0.7)
+            write_pair(tmp_path / "data" / split, f"{split}{i}", image, soft)
+    out, _ = init(tmp_path / "data", tmp_path)
+    assert load(out).data.options["tolerance"] == 127
+    trains(out, tmp_path)
+
+
+def test_coco_with_two_categories_of_one_name(tmp_path):
+    out, text = init(real("facade-coco"), tmp_path)
+    assert "kept apart: facade (id 0), facade (id 3)" in text
+    config = load(out)
+    assert config.data.name == "coco"
+    train = open_split(config.data, "train")
+    assert {"facade (id 0)", "facade (id 3)", "window"} <= set(train.classes) and len(train.ids) == 40
+
+
+def test_voc(tmp_path):
+    out, _ = init(real("voc-sample"), tmp_path)
+    assert load(out).data.name == "voc"
+    assert open_split(load(out).data, "train").classes[1] == "aeroplane"
+    assert run("check", out)[0] in (0, 1)
+
+
+def test_signals_are_pointed_to_their_config(tmp_path):
+    assert "start from configs/ludb-unet1d.yaml" in init(real("ludb"), tmp_path, code=2)[1]

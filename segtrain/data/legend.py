@@ -100,7 +100,7 @@ def _colours(pixels: Counter[Value], named: Dict[Optional[Value], List[str]]) ->
 
 def _is_blurred_binary(pixels: Counter[Value]) -> bool:
     ends = pixels[(0,)] + pixels[(255,)]
-    return len(pixels) > 32 and pixels[(255,)] > 0 and ends > 0.9 * sum(pixels.values())
+    return len(pixels) > 32 and pixels[(255,)] > 0 and ends > 0.7 * sum(pixels.values())
 
 
 def _blurred(pixels: Counter[Value]) -> Legend:
