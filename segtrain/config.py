@@ -76,6 +76,9 @@ class Data(Named):
         description="in this order, as in augment.py; of signals as in augment1d.py",
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
+    foreground: float = Field(
+        0, ge=0, le=1, description="share of crops that are placed about a class other than the first"
+    )
     cache: Literal["none", "ram", "disk"] = Field(
         "none", description="keep decoded samples: in memory, or on the disk from run to run"
     )

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from segtrain.data.dataset import Dataset, palette
+from segtrain.data.loader import Recipe
 from segtrain.errors import UserError
 
 _HEIGHT, _WIDTH, _COLUMNS = 180, 240, 6
@@ -32,6 +33,21 @@ def sheet(datasets: Sequence[Dataset], each: int = 12) -> bytes:
     return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
 
 
+def augmented(recipe: Recipe, samples: int = 5, epochs: int = 5) -> bytes:
+    """A PNG of samples as they are, and beside each the crops that its first epochs make of it."""
+    rows = []
+    for index in _some(recipe.dataset, samples):
+        image, mask = recipe.dataset.read(index)
+        tiles = [_over(image, mask, recipe.dataset.ignore)]
+        for epoch in range(epochs):
+            crop, ids = recipe.make(epoch, index)
+            tiles.append(_over(np.moveaxis(crop, 0, -1), ids, recipe.dataset.ignore))
+        named = [recipe.dataset.ids[index], *[f"epoch {epoch + 1}" for epoch in range(epochs)]]
+        rows.append(np.hstack([_titled(_fit(tile), name) for tile, name in zip(tiles, named)]))
+    rows.append(_legend(recipe.dataset.classes, rows[0].shape[1]))
+    return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
+
+
 def _some(dataset: Dataset, count: int) -> List[int]:
     last = len(dataset.ids) - 1
     return sorted(set(np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist()))
@@ -42,12 +58,19 @@ def _tile(dataset: Dataset, index: int) -> np.ndarray | None:
         image, mask = dataset.read(index)
     except UserError:
         return None
+    both = np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))])
+    return _titled(both, dataset.ids[index][-60:])
+
+
+def _over(image: np.ndarray, mask: np.ndarray, ignore: int) -> np.ndarray:
+    """The image with its mask over it, ignored pixels white."""
     colours = palette()
-    colours[dataset.ignore] = 255
-    picture = cv2.addWeighted(_shown(image), 0.45, colours[mask], 0.55, 0)
-    both = np.hstack([_fit(_shown(image)), _fit(picture)])
-    framed = cv2.copyMakeBorder(both, 20, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-    name = dataset.ids[index][-60:]
+    colours[ignore] = 255
+    return cv2.addWeighted(_shown(image), 0.45, colours[mask], 0.55, 0)
+
+
+def _titled(picture: np.ndarray, name: str) -> np.ndarray:
+    framed = cv2.copyMakeBorder(picture, 20, 2, 2, 2, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     return _text(framed, name, 4, 14)
 
 

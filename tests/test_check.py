@@ -176,3 +176,11 @@ def test_what_stops_the_check_stops_the_training_too(config):
     found, _ = findings(config, 1)
     code, text = run("train", config, "--out", config.parent / "run")
     assert code == 2 and found[0]["why"].split(": ")[1] in text.replace("\n", " ")
+
+
+def test_augmented_crops_as_a_picture(config, tmp_path):
+    out = tmp_path / "crops.png"
+    steps = "data.augment=[flip, elastic(4), cutout(0.3)]"
+    code, text = run("show", config, steps, "--augment", out)
+    assert code == 0 and "elastic(4)" in text
+    assert cv2.imread(str(out)).shape[1] == 6 * 244

@@ -18,6 +18,9 @@ def show(
     svg: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Draw the network: rows are resolutions.")
     ] = None,
+    augment: Annotated[
+        Optional[Path], typer.Option(metavar="PNG", help="Draw samples and the crops made of them.")
+    ] = None,
     image: Annotated[
         Optional[Path],
         typer.Option(metavar="FILE", help="With --tap: what a run's network makes of it."),
@@ -39,6 +42,8 @@ def show(
 
         segtrain show configs/camvid-gridnet.yaml --svg gridnet.svg
 
+        segtrain show mydata.yaml --augment crops.png
+
         segtrain show runs/camvid-unet --image photo.jpg --tap e1 --out e1.png
     """
     from segtrain import config as configs
@@ -52,13 +57,32 @@ def show(
         _draw_maps(config, image, tap, out)
         return
     path = config / "config.yaml" if config.is_dir() else config
-    result = describe(configs.load(path, overrides or []))
+    loaded = configs.load(path, overrides or [])
+    if augment:
+        _draw_crops(loaded, augment)
+        return
+    result = describe(loaded)
     write_json(json, result)
     if svg:
         infer.write(svg, drawing.svg(result).encode())
         say(f"drawn to {svg}")
     elif str(json) != "-":
         _print(result)
+
+
+def _draw_crops(config: Any, out: Path) -> None:
+    from segtrain import infer
+    from segtrain.data.dataset import open_split
+    from segtrain.data.loader import recipe
+    from segtrain.errors import UserError
+    from segtrain.sheet import augmented
+
+    if config.model.dim == 1:
+        raise UserError("--augment draws images; for signals see segtrain predict --overlay")
+    dataset = open_split(config.data, "train")
+    how = recipe(dataset, config.data, config.model.in_channels, config.seed)
+    infer.write(out, augmented(how))
+    say(f"{', '.join(config.data.augment) or 'crops alone'}: drawn to {out}")
 
 
 def _draw_maps(run: Path, image: Path, tap: str, out: Path) -> None:

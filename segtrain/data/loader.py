@@ -44,6 +44,7 @@ class Recipe(NamedTuple):
     channels: int
     steps: Sequence[Step]
     seed: int
+    foreground: float = 0
 
     def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The crop of the sample in that epoch: (C, H, W) and (H, W), or (C, L) and (L,)."""
@@ -54,8 +55,8 @@ class Recipe(NamedTuple):
                 f"{self.dataset.name(index)} has {sample.image.shape[-1]} channels, and the "
                 f"network takes {self.channels}: set model.in_channels"
             )
-        how = augment1d if len(self.crop) == 1 else augment
-        image, mask = how.augment(sample, self.crop, self.steps, rng, self.dataset.ignore)
+        how, more = (augment1d, ()) if len(self.crop) == 1 else (augment, (self.foreground,))
+        image, mask = how.augment(sample, self.crop, self.steps, rng, self.dataset.ignore, *more)
         return np.moveaxis(image, -1, 0), mask
 
 
@@ -168,13 +169,17 @@ class Loader:
         return Batch(self._slots.images[slot, :count], self._slots.masks[slot, :count], indices)
 
 
+def recipe(dataset: Dataset, data: Data, channels: int, seed: int) -> Recipe:
+    """How a config makes training crops of a dataset's samples."""
+    parse = augment1d.parse if len(data.crop) == 1 else augment.parse
+    return Recipe(dataset, data.crop, channels, parse(data.augment), seed, data.foreground)
+
+
 def open_loader(
     dataset: Dataset, data: Data, channels: int, batch: int, seed: int, workers: int
 ) -> Loader:
     """The loader of a config's training split."""
-    parse = augment1d.parse if len(data.crop) == 1 else augment.parse
-    recipe = Recipe(dataset, data.crop, channels, parse(data.augment), seed)
-    return Loader(recipe, batch, workers)
+    return Loader(recipe(dataset, data, channels, seed), batch, workers)
 
 
 # ---- in the worker processes

@@ -103,3 +103,50 @@ def test_wrong_texts_are_named(text, says):
     with pytest.raises(UserError) as error:
         parse([text])
     assert says in str(error.value)
+
+
+def test_elastic_of_no_height_is_the_plain_crop():
+    plain, bent = made([], seed=3), made(parse(["elastic(0)"]), seed=3)
+    assert (plain.mask == bent.mask).all()
+    assert np.abs(plain.image.astype(int) - bent.image).max() <= 1
+
+
+def test_elastic_moves_image_and_mask_alike():
+    """Where the image is the mask in grey, it stays so."""
+    sample = Sample((SAMPLE.mask * 60)[..., None].repeat(3, axis=2), SAMPLE.mask)
+    image, mask = made(parse(["elastic(5)"]), crop=SAMPLE.mask.shape, sample=sample)
+    flat = mask != 255
+    agree = np.abs(image[..., 0].astype(int) - mask * 60.0)[flat] <= 30
+    assert agree.mean() > 0.97
+    assert (mask != made([], crop=SAMPLE.mask.shape, sample=sample).mask).mean() > 0.02
+
+
+def test_cutout_hides_a_part_from_image_and_mask():
+    for seed in range(20):
+        image, mask = made(parse(["cutout(0.5)"]), seed=seed)
+        plain = made([], seed=seed)
+        hidden = (mask == 255) & (plain.mask != 255)
+        assert hidden.sum() <= 16 * 20
+        assert (image[mask != 255] == plain.image[mask != 255]).all()
+        assert len(np.unique(image[hidden].reshape(-1, 3), axis=0)) <= 1
+
+
+def test_crops_about_the_foreground_hold_some():
+    mask = np.zeros((200, 300), np.uint8)
+    mask[150, 250], mask[:4] = 3, 255
+    sample = Sample(np.zeros((200, 300, 3), np.uint8), mask)
+
+    def held(foreground, steps=()):
+        rngs = (np.random.default_rng(seed) for seed in range(40))
+        return [(augment(sample, (32, 32), steps, r, 255, foreground).mask == 3).any() for r in rngs]
+
+    assert sum(held(0)) < 10 and all(held(1))
+    assert all(held(1, parse(["scale(1.5, 2)", "flip", "rotate(20)"])))
+    empty = Sample(sample.image, np.zeros_like(mask))
+    assert augment(empty, (32, 32), [], np.random.default_rng(0), 255, 1).mask.shape == (32, 32)
+
+
+def test_bends_keep_any_channels_and_types():
+    image = np.random.default_rng(0).random((48, 64, 6), np.float32)
+    found = made(parse(["elastic(3)", "cutout(0.3)"]), sample=Sample(image, SAMPLE.mask))
+    assert found.image.shape == (32, 40, 6) and found.image.dtype == np.float32
