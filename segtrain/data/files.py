@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 import tifffile
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat
 
 from segtrain import infer
@@ -84,6 +84,7 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
         if ending in (".npy", ".mat"):
             array = infer.array(path) if ending == ".npy" else _variable(path, variable)
             return _whole(array, path)
+        ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv.data sets it, for the whole process
         with Image.open(path) as file:
             return _pixels(file, path, colours)
     except InputError as error:
