@@ -1,6 +1,7 @@
 # What a person types here. Each target sets up all it needs; only Python 3.11 and make must be there.
 PYTHON ?= python3.11
 MXNET ?= cpu
+CAMVID ?= ../shared/data/camvid
 BIN = .venv/bin
 
 .PHONY: install demo test lint bench
@@ -28,3 +29,4 @@ lint: install
 
 bench: install
 	$(BIN)/python scripts/bench_step.py
+	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2

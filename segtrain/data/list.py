@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
-from typing import Dict, Iterator, List, Literal, Optional, Tuple
+from typing import Dict, Iterator, List, Literal, Optional, Set, Tuple
 
 from segtrain.data.labels import labels
 from segtrain.data.pairs import Matches, Pairs, lines, open_root
@@ -44,19 +45,27 @@ def build(
     return Pairs(matches, meaning, Kind(channels, depth), variable)
 
 
-def _pairs(
-    root: Path, source: Path, rows: Iterator[Tuple[int, str, str]]
-) -> Dict[str, Tuple[Path, Path]]:
-    pairs: Dict[str, Tuple[Path, Path]] = {}
-    for number, *names in rows:
-        paths = [root / name for name in names]
+def _pairs(root: Path, source: Path, rows: Iterator[Tuple[int, str, str]]) -> Dict[str, Tuple[str, str]]:
+    pairs: Dict[str, Tuple[str, str]] = {}
+    home = str(root)
+    held: Dict[str, Set[str]] = {}  # a listing per folder: a tenth of the time of a look per file
+    for number, image, mask in rows:
+        paths = _under(home, image), _under(home, mask)
         for path in paths:
-            if not path.is_file():
+            folder, _, name = path.rpartition("/")
+            if folder not in held:
+                held[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            if name not in held[folder]:
                 raise UserError(f"{source}, line {number}: no file {path}")
-        if names[0] in pairs:
-            raise UserError(f"{source}, line {number}: {names[0]} is there a second time")
-        pairs[names[0]] = paths[0], paths[1]
+        if image in pairs:
+            raise UserError(f"{source}, line {number}: {image} is there a second time")
+        pairs[image] = paths
     return pairs
+
+
+def _under(home: str, path: str) -> str:
+    """os.path.join, at a third of its time."""
+    return path if path.startswith("/") else f"{home}/{path}"
 
 
 def _columns(source: Path) -> Iterator[Tuple[int, str, str]]:
@@ -73,14 +82,18 @@ def _columns(source: Path) -> Iterator[Tuple[int, str, str]]:
 
 
 def _table(source: Path, image: str, mask: str) -> Iterator[Tuple[int, str, str]]:
-    rows = csv.DictReader(lines(source))
-    known = rows.fieldnames or []
+    rows = csv.reader(lines(source))
+    known = next(rows, [])
     for option, column in (("image", image), ("mask", mask)):
         if column not in known:
             raise UserError(
                 f"{source} has no column {column!r}: set data.{option}; {nearest(column, known)}"
             )
+    places = known.index(image), known.index(mask)
     for row in rows:
-        if not row[image] or not row[mask]:
-            raise UserError(f"{source}, line {rows.line_num}: no {mask if row[image] else image}")
-        yield rows.line_num, row[image].strip(), row[mask].strip()
+        if not row:
+            continue
+        found = [row[place].strip() if place < len(row) else "" for place in places]
+        if not all(found):
+            raise UserError(f"{source}, line {rows.line_num}: no {mask if found[0] else image}")
+        yield rows.line_num, found[0], found[1]

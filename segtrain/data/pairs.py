@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -13,11 +13,13 @@ from segtrain.data.labels import Labels
 from segtrain.errors import UserError
 from segtrain.infer import Kind
 
+AnyPath = Union[str, Path]  # a million paths are kept as text, which takes a fifth of the memory
+
 
 class Matches(NamedTuple):
     """Pairs of image and mask by name, and "FILE: what is wrong" of the files that are in none."""
 
-    pairs: Mapping[str, Tuple[Path, Path]]
+    pairs: Mapping[str, Tuple[AnyPath, AnyPath]]
     problems: Sequence[str] = ()
 
 
@@ -46,10 +48,11 @@ class Pairs:
         return str(self._pairs[index][0])
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return self._pairs[index]
+        image, mask = self._pairs[index]
+        return Path(image), Path(mask)
 
     def read(self, index: int) -> Sample:
-        image_path, mask_path = self._pairs[index]
+        image_path, mask_path = self.files(index)
         if mask_path.suffix.lower() in JPEG and not self._labels.tolerance:
             raise UserError(
                 f"{mask_path}: JPEG blurs the classes' borders: save masks as PNG, or set "
