@@ -11,8 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from segtrain import events, metrics
+from segtrain.config import Config
 from segtrain.data.dataset import Dataset, Sample
-from segtrain.infer import Predictor
+from segtrain.infer import Policy, Predictor
+
+
+def policy_of(config: Config) -> Policy:
+    """The config's way of sending an image through the network."""
+    e = config.eval
+    return Policy(tuple(e.scales), e.flip, e.window, e.overlap)
 
 
 def evaluate(

@@ -48,7 +48,7 @@ def evaluate(
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
     from segtrain.evaluate import evaluate as score
-    from segtrain.train import policy_of
+    from segtrain.evaluate import policy_of
     from segtrain.trained import open_trained
 
     trained = open_trained(run, devices)
