@@ -25,6 +25,7 @@ ALLOWED = {
     "learner": LEAVES | MIDDLE | {"layers", "averaging", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"learner", "evaluate", "progress"},
+    "selftest": BOTTOM,
     "dryrun": LEAVES | MIDDLE | {"evaluate", "progress", "sheet", "training"},
     "trained": LEAVES | MIDDLE,
     "graph": LEAVES | MIDDLE | {"layers"},
