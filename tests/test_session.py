@@ -161,7 +161,9 @@ def test_without_rollback_the_step_and_its_batch_are_named(tmp_path):
     with pytest.raises(SegtrainError) as caught:
         segtrain.train(config(train={"lr": 1e30}, model={"norm": "none"}), tmp_path / "run")
     told = str(caught.value)
-    assert "epoch 1, step 3: ce nan" in told and "its batch: train-0" in told and "largest weight" in told
+    assert (
+        "epoch 1, step 3: ce nan" in told and "its batch: train-0" in told and "largest weight" in told
+    )
     with pytest.raises(SegtrainError, match="no longer a number"):
         wild = {"lr": 1e30, "on_nan": "rollback"}
         segtrain.train(config(train=wild, model={"norm": "none"}), tmp_path / "again")
