@@ -286,3 +286,19 @@ def test_device_memory_is_not_asked_of_a_cpu():
     from segtrain.progress import memory
 
     assert memory(mx.cpu()) > 1e7
+
+
+def test_a_loop_of_ones_own_takes_the_same_steps(tmp_path):
+    from segtrain.devices import contexts
+    from segtrain.training import prepare
+
+    steps = []
+    segtrain.train(config(), tmp_path / "run", on_step=steps.append)
+    own = []
+    with prepare(config(), contexts("cpu")) as made:
+        for epoch in range(made.config.train.epochs):
+            made.learner.begin(epoch)
+            for number, batch in enumerate(made.loader.epoch(epoch), epoch * len(made.loader)):
+                made.learner.step(batch, number)
+            own += made.learner.losses()
+    assert own == steps
