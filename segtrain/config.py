@@ -9,14 +9,17 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
     PrivateAttr,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
+from typing_extensions import Annotated
 
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
@@ -108,6 +111,13 @@ class Data(Named):
         return crop
 
 
+# The weight of a loss, or its weight and its options: an error speaks of the one that was meant.
+Term = Annotated[
+    Union[Annotated[float, Tag("weight")], Annotated[Dict[str, Any], Tag("options")]],
+    Discriminator(lambda value: "options" if isinstance(value, dict) else "weight"),
+]
+
+
 class Train(Section):
     """The optimisation."""
 
@@ -128,7 +138,9 @@ class Train(Section):
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
-    loss: Dict[str, float] = Field({"ce": 1.0}, description="weight of each loss of losses.py")
+    loss: Dict[str, Term] = Field(
+        {"ce": 1.0}, description="weight of each loss; or {ce: {weight: 1, smoothing: 0.1}}"
+    )
     aux_weight: float = Field(
         0.4, ge=0, description="of each auxiliary head's loss; 0.4: Zhao et al. 2017, section 3.3"
     )

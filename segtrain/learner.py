@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -95,11 +95,7 @@ class Learner:
         self._synchronised = config.model.norm == "sync" and len(contexts) > 1
         if not self._synchronised:
             self.net.hybridize(static_alloc=True, static_shape=True)
-        self._terms = {k: v for k, v in train.loss.items() if v}
-        if not self._terms:
-            raise UserError("train.loss: no loss has a weight; write train.loss={ce: 1}")
-        self._table = losses.pixel_weights(weights, dataset.ignore)
-        self._loss = losses.Loss(list(self._terms), weights, dataset.ignore, config.model.dim)
+        self._loss = losses.Loss(train.loss, weights, dataset.ignore, config.model.dim)
         self._loss.initialize(ctx=contexts)
         self._loss.hybridize(static_alloc=True, static_shape=True)
         self._parameters = self.net._collect_params_with_prefix()
@@ -133,30 +129,28 @@ class Learner:
         But in float16, where it waits to learn whether the gradient overflowed.
         """
         mx.random.seed(_seed(self.config.seed, number))
-        norms = losses.normalisers(list(self._terms), batch.masks, self._table)
-        factors = mx.nd.array([w / n for w, n in zip(self._terms.values(), norms)])
+        truth, per_term = self._loss.prepare(batch.masks)
+        factors = mx.nd.array(per_term)
         if self.config.train.accumulate > 1:
             self._clear(self.contexts)
-        terms = [term for part in self._parts(batch) for term in self._pass(part, factors)]
+        parts = self._parts([batch.images, *truth])
+        terms = [term for images, *truth in parts for term in self._pass(images, truth, factors)]
         norm = self._update()
         if self._average:
             self._average.update(number)
         self._pending.append(_Pending(number, batch.indices, self.lr, terms, norm))
 
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The batch in `train.accumulate` parts, or as many as it has samples."""
-        count = min(self.config.train.accumulate, len(batch.images))
-        parts = (np.array_split(array, count) for array in (batch.images, batch.masks))
-        for images, masks in zip(*parts):
-            yield Batch(images, masks, batch.indices)
+    def _parts(self, arrays: List[np.ndarray]) -> Iterator[Tuple[np.ndarray, ...]]:
+        """A batch's arrays in `train.accumulate` parts, or as many as it has samples."""
+        count = min(self.config.train.accumulate, len(arrays[0]))
+        return zip(*(np.array_split(array, count) for array in arrays))
 
-    def _pass(self, batch: Batch, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
+    def _pass(self, images: np.ndarray, truth: list, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
         """Forward and backward of samples over the devices; their terms of the loss."""
-        contexts = self.contexts[: len(batch.images)]
-        images, masks = _split(batch.images, contexts), _split(batch.masks, contexts)
+        contexts = self.contexts[: len(images)]
+        shares = [_split(array, contexts) for array in (images, *truth)]
         passes = [
-            partial(self._forward, x, y, factors.as_in_context(c))
-            for x, y, c in zip(images, masks, contexts)
+            partial(self._forward, x, y, factors.as_in_context(c)) for c, x, *y in zip(contexts, *shares)
         ]
         joint = self._synchronised and len(passes) > 1
         terms = Turns(len(passes)).run(passes) if joint else [go() for go in passes]
@@ -165,11 +159,11 @@ class Learner:
         return [term.detach() for term in terms]
 
     def _forward(
-        self, images: mx.nd.NDArray, masks: mx.nd.NDArray, factors: mx.nd.NDArray
+        self, images: mx.nd.NDArray, truth: List[mx.nd.NDArray], factors: mx.nd.NDArray
     ) -> mx.nd.NDArray:
         """The main head's terms, and with auxiliary heads one more for all of theirs."""
         with autograd.record():
-            main, *others = [self._loss(scores, masks) * factors for scores in self.net.heads(images)]
+            main, *others = [self._loss(scores, *truth) * factors for scores in self.net.heads(images)]
             if not others:
                 return main
             aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
@@ -201,7 +195,8 @@ class Learner:
 
         NotANumber where the loss of one isn't finite.
         """
-        steps = [pending.read(list(self._terms)) for pending in self._pending]
+        names = [term.name for term in self._loss.terms]
+        steps = [pending.read(names) for pending in self._pending]
         self._pending = []
         for step in steps:
             if not np.isfinite(step.loss):

@@ -108,6 +108,7 @@ def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterat
 
     UserError for a dataset that can't be used, or that isn't the run's.
     """
+    losses.terms(config.train.loss)  # a typo is told before the dataset is read
     sets = {"train": open_split(config.data, "train")}
     sets["val"] = open_split(config.data, "val", sets["train"].classes)
     census = {split: scan(dataset, split) for split, dataset in sets.items()}

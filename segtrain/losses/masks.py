@@ -1,0 +1,92 @@
+"""What the host works out from masks: weights of classes and of borders, and who is there."""
+
+from __future__ import annotations
+
+from typing import List, Optional, Sequence, Union
+
+import cv2
+import numpy as np
+
+from segtrain.errors import UserError
+
+
+def pixel_weights(class_weights: np.ndarray, ignore: int) -> np.ndarray:
+    """The weight of each possible id of a mask, (256,) float32; 0 for `ignore`."""
+    table = np.zeros(256, np.float32)
+    table[: len(class_weights)] = class_weights
+    table[ignore] = 0
+    return table
+
+
+def class_weights(
+    choice: Union[str, List[float]], pixels: np.ndarray, classes: Sequence[str]
+) -> np.ndarray:
+    """The weight of each class, from the pixels per image and class (images, classes).
+
+    'none': 1; 'median': median frequency over frequency, among the images that hold the class
+    (Eigen & Fergus 2015, section 3.3.1); 'enet': 1 / ln(1.02 + p) (Paszke et al. 2016, section
+    5.2). A class without a pixel gets 0. A list is taken as it is.
+    """
+    count = pixels.shape[1]
+    if isinstance(choice, list):
+        if len(choice) != count or min(choice) < 0 or max(choice) == 0:
+            raise UserError(
+                f"train.class_weights has {len(choice)} numbers for {count} classes "
+                f"({', '.join(classes)}); they must be 0 or more, and not all 0"
+            )
+        return np.array(choice)
+    if choice == "none":
+        return np.ones(count)
+    totals = pixels.sum(axis=0)
+    seen = totals > 0
+    if choice == "enet":
+        return np.where(seen, 1 / np.log(1.02 + totals / totals.sum()), 0)
+    of_images = (pixels.sum(axis=1)[:, None] * (pixels > 0)).sum(axis=0)
+    frequency = totals / np.maximum(of_images, 1)
+    return np.where(seen, np.median(frequency[seen]) / np.maximum(frequency, 1e-12), 0)
+
+
+def present_classes(masks: np.ndarray, ignore: int) -> np.ndarray:
+    """The ids in each mask of (N, H, W) or (N, L), ascending, (N, K) of float32; -1 fills up.
+
+    K is a power of two, so that a graph meets few shapes.
+    """
+    of_each = [np.flatnonzero(np.bincount(mask.ravel(), minlength=256)) for mask in masks]
+    of_each = [ids[ids != ignore] for ids in of_each]
+    most = max(1, *map(len, of_each))
+    present = np.full((len(masks), 2 ** int(np.ceil(np.log2(most)))), -1, np.float32)
+    for row, ids in zip(present, of_each):
+        row[: len(ids)] = ids
+    return present
+
+
+def border_weights(
+    masks: np.ndarray, ignore: int, w0: float = 10, sigma: float = 5, background: Optional[int] = 0
+) -> np.ndarray:
+    """w0 exp(-(d1 + d2)^2 / (2 sigma^2)) of each pixel (Ronneberger et al. 2015, equation 2).
+
+    Takes masks (N, H, W) or (N, L); gives float32 of that shape, 0 where ignored. An object is a
+    component, connected by sides, of one class other than `background`; None: no class is the
+    background. d1 and d2 are the distances in pixels to the two nearest objects, 0 inside of one.
+    An object more than 5 sigma away is none: it would add less than 4e-6 w0.
+    """
+    distances = [_to_two_nearest(np.atleast_2d(m), {ignore, background}, 5 * sigma) for m in masks]
+    weights = w0 * np.exp(-np.square(distances) / (2 * sigma**2), dtype=np.float32)
+    return weights.reshape(masks.shape) * (masks != ignore)
+
+
+def _to_two_nearest(mask: np.ndarray, no_objects: set, reach: float) -> np.ndarray:
+    """d1 + d2 of each pixel of a mask (H, W), inf where two objects aren't in reach."""
+    first, second = (np.full(mask.shape, np.inf, np.float32) for _ in range(2))
+    margin = int(np.ceil(reach))
+    for label in sorted({*np.unique(mask).tolist()} - no_objects):
+        of_class = (mask == label).astype(np.uint8)
+        _, parts, boxes, _ = cv2.connectedComponentsWithStats(of_class, connectivity=4)
+        for part, (x, y, width, height, _) in enumerate(boxes[1:], 1):
+            rows = slice(max(0, y - margin), y + height + margin)
+            near = rows, slice(max(0, x - margin), x + width + margin)
+            others = (parts[near] != part).astype(np.uint8)
+            distance = cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            second[near] = np.minimum(second[near], np.maximum(first[near], distance))
+            first[near] = np.minimum(first[near], distance)
+    return first + second
