@@ -187,7 +187,8 @@ def lovasz(share: Share) -> Any:
     there = share.present >= 0
     hot = F.broadcast_equal(F.expand_dims(share.present, 2), F.reshape(share.ids, (0, 1, -1)))
     p = F.batch_dot(F.one_hot(share.present, share.classes), share.p, transpose_b=True)
-    errors = F.broadcast_mul(F.abs(hot - p), share.valid)
+    # Spread first: the gradient of broadcast_mul sums up that of `valid` too, slowly.
+    errors = F.abs(hot - p) * F.broadcast_like(share.valid, hot)
     true = F.sum(hot, axis=2, keepdims=True)
     errors, order = F.topk(errors, axis=2, k=0, ret_typ="both", dtype="int32")
     hot = _in_order(F, hot, order)

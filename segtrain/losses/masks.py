@@ -67,26 +67,41 @@ def border_weights(
 
     Takes masks (N, H, W) or (N, L); gives float32 of that shape, 0 where ignored. An object is a
     component, connected by sides, of one class other than `background`; None: no class is the
-    background. d1 and d2 are the distances in pixels to the two nearest objects, 0 inside of one.
-    An object more than 5 sigma away is none: it would add less than 4e-6 w0.
+    background. d1 and d2 are the distances in pixels to the two nearest objects of the mask, 0
+    inside of one; a mask of fewer than two has no weights.
     """
-    distances = [_to_two_nearest(np.atleast_2d(m), {ignore, background}, 5 * sigma) for m in masks]
+    distances = [_to_two_nearest(_objects(np.atleast_2d(m), {ignore, background})) for m in masks]
     weights = w0 * np.exp(-np.square(distances) / (2 * sigma**2), dtype=np.float32)
     return weights.reshape(masks.shape) * (masks != ignore)
 
 
-def _to_two_nearest(mask: np.ndarray, no_objects: set, reach: float) -> np.ndarray:
-    """d1 + d2 of each pixel of a mask (H, W), inf where two objects aren't in reach."""
-    first, second = (np.full(mask.shape, np.inf, np.float32) for _ in range(2))
-    margin = int(np.ceil(reach))
+def _objects(mask: np.ndarray, no_objects: set) -> np.ndarray:
+    """The number of each pixel's object in a mask (H, W), from 1; 0 where there is none."""
+    numbers, count = np.zeros(mask.shape, np.int32), 0
     for label in sorted({*np.unique(mask).tolist()} - no_objects):
         of_class = (mask == label).astype(np.uint8)
-        _, parts, boxes, _ = cv2.connectedComponentsWithStats(of_class, connectivity=4)
-        for part, (x, y, width, height, _) in enumerate(boxes[1:], 1):
-            rows = slice(max(0, y - margin), y + height + margin)
-            near = rows, slice(max(0, x - margin), x + width + margin)
-            others = (parts[near] != part).astype(np.uint8)
-            distance = cv2.distanceTransform(others, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-            second[near] = np.minimum(second[near], np.maximum(first[near], distance))
-            first[near] = np.minimum(first[near], distance)
+        found, parts = cv2.connectedComponents(of_class, connectivity=4)
+        np.add(parts, count, out=numbers, where=of_class > 0)
+        count += found - 1
+    return numbers
+
+
+def _to_two_nearest(numbers: np.ndarray) -> np.ndarray:
+    """d1 + d2 of each pixel, inf where there aren't two objects.
+
+    The numbers of two objects differ in some bit. So, of each bit, the nearer of its 0s and its 1s
+    is the nearest object, and the least of the farther ones over all bits is the second nearest.
+    """
+    first = second = np.full(numbers.shape, np.inf, np.float32)
+    for bit in range(int(numbers.max()).bit_length()):
+        is_set = (numbers >> bit & 1) > 0
+        ones, zeros = _distance(is_set), _distance(~is_set & (numbers > 0))
+        first, second = np.minimum(ones, zeros), np.minimum(second, np.maximum(ones, zeros))
     return first + second
+
+
+def _distance(there: np.ndarray) -> np.ndarray:
+    """The distance to the nearest pixel that is there, inf where none is."""
+    if not there.any():
+        return np.full(there.shape, np.inf, np.float32)
+    return cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
