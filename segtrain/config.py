@@ -112,7 +112,7 @@ class Data(Named):
 
 
 # The weight of a loss, or its weight and its options: an error speaks of the one that was meant.
-Term = Annotated[
+LossTerm = Annotated[
     Union[Annotated[float, Tag("weight")], Annotated[Dict[str, Any], Tag("options")]],
     Discriminator(lambda value: "options" if isinstance(value, dict) else "weight"),
 ]
@@ -138,7 +138,7 @@ class Train(Section):
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
-    loss: Dict[str, Term] = Field(
+    loss: Dict[str, LossTerm] = Field(
         {"ce": 1.0}, description="weight of each loss; or {ce: {weight: 1, smoothing: 0.1}}"
     )
     aux_weight: float = Field(

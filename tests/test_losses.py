@@ -1,10 +1,12 @@
 """Each loss against an independent implementation in NumPy, and its gradient against differences."""
 
+import csv
 import inspect
 
 import mxnet as mx
 import numpy as np
 import pytest
+from conftest import run as command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -169,11 +171,10 @@ def block_of(loss, weights=WEIGHTS, contexts=(CPU,), ignore=IGNORE, dim=2, hybri
     return block
 
 
-def run(block, scores, masks, devices=1):
-    """The loss's terms and its gradient, its images shared out over so many devices."""
+def run(block, scores, masks, places=(CPU,)):
+    """The loss's terms and its gradient, its images shared out over the places."""
     inputs, factors = block.prepare(masks)
-    places = [mx.cpu(i) for i in range(devices)]
-    shares = np.array_split(np.arange(len(masks)), devices)
+    shares = np.array_split(np.arange(len(masks)), len(places))
     shares = [(place, share) for place, share in zip(places, shares) if len(share)]
     xs = [mx.nd.array(scores[share], ctx=place) for place, share in shares]
     for x in xs:
@@ -272,10 +273,21 @@ def test_gradient(loss):
 @pytest.mark.parametrize(("devices", "count"), [(2, 5), (3, 5), (3, 4), (3, 1)])
 def test_shares_add_up_to_the_batch(loss, devices, count):
     scores, masks = logits(shape=(5, CLASSES, 6, 5)), truth(shape=(5, 6, 5))
-    block = block_of(loss, contexts=[mx.cpu(i) for i in range(devices)])
-    one, many = (run(block, scores[-count:], masks[-count:], n) for n in (1, devices))
+    places = [mx.cpu(i) for i in range(devices)]
+    block = block_of(loss, contexts=places)
+    one, many = (run(block, scores[-count:], masks[-count:], p) for p in (places[:1], places))
     assert many[0] == pytest.approx(one[0], rel=1e-5, abs=1e-12)
     assert np.allclose(one[1], many[1], rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not mx.context.num_gpus(), reason="no GPU that MXNet can use")
+@all_losses
+def test_a_gpu_gives_what_a_cpu_does(loss):
+    block = block_of(loss, contexts=[CPU, mx.gpu()])
+    cpu, gpu = (run(block, logits(), truth(), [place]) for place in (CPU, mx.gpu()))
+    assert gpu[0] == pytest.approx(cpu[0], rel=1e-4)
+    assert np.allclose(cpu[1], gpu[1], rtol=1e-3, atol=1e-7)
 
 
 @all_losses
@@ -339,6 +351,24 @@ def test_several_losses_are_terms_of_their_own():
     apart = [{"ce": {"smoothing": 0.1}}, {"lovasz": 1}, {"border": 1}]
     expected = [w * value(loss, logits(), truth()) for w, loss in zip((2, 0.5, 3), apart)]
     assert run(block, logits(), truth())[0] == pytest.approx(expected, rel=1e-5)
+
+
+@all_losses
+def test_descent_finds_the_truth(loss):
+    scores, masks, block = logits(), truth(), block_of(loss)
+    for _ in range(25):
+        scores = scores - np.sign(run(block, scores, masks)[1])
+    assert (scores.argmax(axis=1) == masks)[masks != IGNORE].mean() > 0.99
+
+
+def test_present_classes_are_filled_up_to_few_widths():
+    masks = np.array([[[0, 5, 5], [IGNORE, 2, 7]], [[IGNORE] * 3] * 2, [[4] * 3] * 2], np.uint8)
+    present = losses.masks.present_classes(masks, IGNORE)
+    assert present.tolist() == [[0, 2, 5, 7], [-1] * 4, [4, -1, -1, -1]]
+    lines = [np.arange(count, dtype=np.uint8)[None] for count in range(1, 200)]
+    widths = [losses.masks.present_classes(line, IGNORE).shape[1] for line in lines]
+    assert all(count <= width <= 1.5 * count for count, width in enumerate(widths, 1))
+    assert len(set(widths)) == 16
 
 
 # ---- border weights
@@ -444,3 +474,28 @@ def test_the_gradient_of_a_step_is_that_of_one_device(loss, devices, count):
     for one, many in zip(*gradients):
         assert np.abs(one).max() > 0
         assert np.abs(many - one).max() <= 1e-5 * np.abs(one).max()
+
+
+def test_the_command_line_trains_and_resumes_with_options(tmp_path):
+    config = """
+model: {name: unet, widths: [4, 8], units: 1}
+data: {name: shapes, size: [32, 32], train: 6, val: 2, crop: [32, 32], workers: 1}
+train:
+  epochs: 2
+  batch: 4
+  loss: {ce: {weight: 1, smoothing: 0.1}, focal: 0.5, border: 0.5, ohem: {thresh: 0.5}, dice: 0.5,
+         generalised_dice: 0.5, tversky: {gamma: 0.75}, lovasz: 1}
+"""
+    (tmp_path / "c.yaml").write_text(config)
+    code, text = command("train", tmp_path / "c.yaml", "--out", tmp_path / "run")
+    assert code == 0, text
+    rows = list(csv.DictReader((tmp_path / "run/history.csv").open()))
+    terms = [float(rows[-1][f"loss_{name}"]) for name in {**OF_PIXELS, **OF_IMAGES}]
+    assert min(terms) > 0
+    assert sum(terms) == pytest.approx(float(rows[-1]["loss"]))
+    kept = tmp_path / "run/config.yaml"
+    code, text = command("train", kept, "--out", tmp_path / "run", "--resume")
+    assert code == 0, text
+    code, text = command("train", kept, "train.loss={ce: {smothing: 1}}", "--out", tmp_path / "two")
+    assert code == 2
+    assert "train.loss.ce.smothing: no such option; did you mean smoothing?" in text

@@ -118,11 +118,12 @@ def border(
 def ohem(share: Share, *, thresh: Part = 0.7, min_kept: Part = 0.0625) -> Any:
     """Cross-entropy of the hard pixels alone (Shrivastava et al. 2016; Wu et al. 2016).
 
-    A pixel is kept where its true class has a probability of at most `thresh`; of each image
-    at least the hardest `min_kept` of its valid pixels are. The mean over an image's kept pixels,
-    each with the weight of its class, then over the batch's images. Others choose among all the
-    pixels of a device, by a count; by image and share, the choice doesn't depend on the devices
-    or the crop. 1/16 is BiSeNet's share.
+    A pixel is kept where its true class has a probability of at most `thresh`; of each image at
+    least the share `min_kept` of its valid pixels, the hardest, is. The mean over an image's kept
+    pixels, each with the weight of its class, then over the batch's images. MMSegmentation and
+    HRNet, with these names, choose among all the pixels of a device's images, and `min_kept` is a
+    count; by image and as a share, neither the devices nor the crop's size change the choice.
+    0.7 is theirs, 1/16 the share that BiSeNet is trained with.
     """
     F = share.F
     log_p = F.BlockGrad(F.reshape(share.picked, (0, -1)))
