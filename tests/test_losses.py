@@ -280,6 +280,23 @@ def test_shares_add_up_to_the_batch(loss, devices, count):
     assert np.allclose(one[1], many[1], rtol=1e-5, atol=1e-10)
 
 
+@all_losses
+def test_scores_of_a_float16_network(loss):
+    """What is worked out from them is in float32; the gradient goes back in their own type."""
+    scores = logits().astype("float16")
+    expected = run(block_of(loss), scores.astype("float32"), truth())
+    block, x = block_of(loss), mx.nd.array(scores, dtype="float16")
+    x.attach_grad()
+    inputs, factors = block.prepare(truth())
+    with mx.autograd.record():
+        value = block(x, *(mx.nd.array(i, dtype=i.dtype) for i in inputs)) * mx.nd.array(factors)
+    value.backward()
+    assert value.dtype == np.float32
+    assert x.grad.dtype == np.float16
+    assert value.asnumpy() == pytest.approx(expected[0], rel=1e-5)
+    assert np.allclose(x.grad.asnumpy(), expected[1], rtol=2e-3, atol=1e-6)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not mx.context.num_gpus(), reason="no GPU that MXNet can use")
 @all_losses

@@ -96,6 +96,10 @@ class Loss(HybridBlock):
         factors = [t.weight / max(counts.get(t.function, pixels), 1e-12) for t in self.terms]
         return [masks, *maps.values()], np.array(factors, np.float32)
 
+    def forward(self, scores, *inputs):
+        # Sums over pixels need float32, also where the network is of float16.
+        return super().forward(scores.astype("float32", copy=False), *inputs)
+
     def hybrid_forward(self, F, scores, masks, *of_host, table=None):
         # Channel-last: MXNet's softmax over the last axis is five times as fast as over axis 1.
         log_p = F.log_softmax(F.transpose(scores, self._channel_last), axis=-1)
