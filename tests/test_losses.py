@@ -474,18 +474,20 @@ def test_errors_of_class_weights():
 
 
 @all_losses
-@pytest.mark.parametrize(("devices", "count"), [(2, 7), (3, 7), (3, 2)])
-def test_the_gradient_of_a_step_is_that_of_one_device(loss, devices, count):
+@pytest.mark.parametrize(
+    ("devices", "count", "accumulate"), [(2, 7, 1), (3, 7, 1), (3, 2, 1), (1, 7, 3)]
+)
+def test_the_gradient_of_a_step_is_that_of_one_pass(loss, devices, count, accumulate):
     data = shapes.build("train", size=(32, 32), train=7)
     samples = [data.read(i) for i in range(count)]
     masks = np.stack([s.mask for s in samples])
     masks[0, :5] = 255
     batch = Batch(np.stack([s.image.transpose(2, 0, 1) for s in samples]), masks, list(range(count)))
     model = {"name": "unet", "widths": [4, 8], "norm": "none"}
-    learning = parse({"model": model, "train": {"loss": loss, "momentum": 0, "optimizer": "sgd"}})
     gradients = []
-    for contexts in ([CPU], [mx.cpu(i) for i in range(devices)]):
-        learner = Learner(learning, data, WEIGHTS, contexts, 10)
+    for contexts, passes in (([CPU], 1), ([mx.cpu(i) for i in range(devices)], accumulate)):
+        config = parse({"model": model, "train": {"loss": loss, "accumulate": passes}})
+        learner = Learner(config, data, WEIGHTS, contexts, 10)
         learner.step(batch, 0)
         gradients.append([p.grad(contexts[-1]).asnumpy() for p in learner._trainable])
     for one, many in zip(*gradients):
@@ -513,6 +515,8 @@ train:
     kept = tmp_path / "run/config.yaml"
     code, text = command("train", kept, "--out", tmp_path / "run", "--resume")
     assert code == 0, text
-    code, text = command("train", kept, "train.loss={ce: {smothing: 1}}", "--out", tmp_path / "two")
+    nowhere = "data={name: folder, root: /no/where, classes: [a, b]}"  # the loss is looked at first
+    loss = "train.loss={ce: {smothing: 1}}"
+    code, text = command("train", tmp_path / "c.yaml", nowhere, loss, "--out", tmp_path / "two")
     assert code == 2
     assert "train.loss.ce.smothing: no such option; did you mean smoothing?" in text
