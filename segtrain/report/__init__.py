@@ -8,9 +8,9 @@ from typing import Any
 from segtrain import drawing, graph, infer
 from segtrain.config import Config
 from segtrain.data.dataset import open_split
-from segtrain.errors import UserError
 from segtrain.evaluate import evaluate, policy_of
 from segtrain.report import cases, facts, page
+from segtrain.run import Run
 from segtrain.trained import Trained, open_trained
 
 
@@ -29,9 +29,9 @@ def report(
     for the run's best checkpoint on this split, where that has been done already. The same run
     and scores give the same bytes. UserError where `run_path` is no run with a checkpoint.
     """
+    Run.open(run_path)
     trained = open_trained(run_path, device)
-    if trained.config is None:
-        raise UserError(f"{run_path} is a bundle; give the run folder that it came from")
+    assert trained.config is not None
     dataset = open_split(trained.config.data, split, trained.classes)
     predictor = trained.predictor(policy_of(trained.config))
     scores = scores or evaluate(predictor, dataset, tolerance_ms=trained.config.eval.tolerance_ms)

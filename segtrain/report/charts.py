@@ -135,10 +135,11 @@ def _hits(series: Sequence[Series], xs: Sequence[float], x_scale: Scale) -> list
     chosen = xs[:: -(-len(xs) // _HITS)]
     width = max(2.0, (RIGHT - LEFT) / max(len(chosen), 2))
     values = {one.name: dict(one.points) for one in series}
+    spans = {x: (max(x_scale(x) - width / 2, LEFT), min(x_scale(x) + width / 2, RIGHT)) for x in chosen}
     return [
         {
-            "x": round(x_scale(x) - width / 2, 2),
-            "width": round(width, 2),
+            "x": round(spans[x][0], 2),
+            "width": round(spans[x][1] - spans[x][0], 2),
             "middle": x_scale(x),
             "epoch": f"{x:g}",
             "values": [(name, at[x]) for name, at in values.items() if x in at],

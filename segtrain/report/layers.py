@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from segtrain.sheet import shown
 SIDES = (640, 480, 320, 240, 160)  # of a picture's longer side, in pixels
 BUDGET = 3_200_000  # bytes of all pictures: base64 makes 4.3 MB of them
 ERROR = (230, 0, 80)
+_TRIED = 6  # pictures that tell how much all of them will take
 _STRIPE = 4  # pixels of a light and of a dark stripe where the truth is void
 
 
@@ -63,11 +64,16 @@ class Album:
 
     def pictures(self) -> list[Layers]:
         """The layers of each, in the order they came."""
+        count, drawn = len(self._shots), []
+        some = self._shots[:: -(-count // _TRIED) or 1]
         for side in SIDES:
+            tried = [self._layers(shot.fit(side)) for shot in some]
+            if side > SIDES[-1] and _size(tried) * count > BUDGET * len(some):
+                continue
             drawn = [self._layers(shot.fit(side)) for shot in self._shots]
-            if sum(len(part) for one in drawn for part in one[2:]) * 3 / 4 <= BUDGET:
+            if _size(drawn) <= BUDGET:
                 break
-        return drawn if self._shots else []
+        return drawn
 
     def _layers(self, shot: Shot) -> Layers:
         height, width = shot.truth.shape
@@ -79,6 +85,11 @@ class Album:
             layer[void] = _stripes(height, width)[void]
         parts = (truth, self._colours[shot.predicted], errors)
         return Layers(width, height, webp(shot.picture, 80), *(webp(part, 101) for part in parts))
+
+
+def _size(drawn: Sequence[Layers]) -> float:
+    """The bytes of the pictures before base64."""
+    return sum(len(uri) for one in drawn for uri in one[2:]) * 3 / 4
 
 
 def _stripes(height: int, width: int) -> np.ndarray:

@@ -64,9 +64,9 @@ function tell(cell) {
     `${names[truth]} → ${names[predicted]}: ${format.format(count)} ${matrix.dataset.unit}${share}`;
 }
 
-matrix.addEventListener("mouseover", (event) => {
+matrix.addEventListener("mousemove", (event) => {
   const cell = event.target.closest("td");
-  if (cell) tell(cell);
+  if (cell && (event.movementX || event.movementY)) tell(cell);  // not where the page moved below it
 });
 matrix.addEventListener("focusin", (event) => {
   const cell = event.target.closest("td");
