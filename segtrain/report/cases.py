@@ -54,5 +54,7 @@ def _album(trained: Trained) -> Any:
 
 
 def _lowest(counts: np.ndarray, classes: Sequence[str]) -> list[tuple[str, float]]:
-    found = [(float(iou), name) for iou, name in zip(metrics.ious(counts), classes) if iou == iou]
-    return [(name, iou) for iou, name in sorted(found)[:3]]
+    hits = np.diag(counts)
+    union = counts.sum(axis=0) + counts.sum(axis=1) - hits
+    found = [(hits[i] / union[i], name) for i, name in enumerate(classes) if union[i]]
+    return [(name, float(iou)) for iou, name in sorted(found)[:3]]

@@ -19,23 +19,18 @@ from segtrain.report.facts import Facts
 ROWS = 2000  # of the table of all images: the lowest ones, where there are more
 CONFUSED = 8  # pairs of classes in the list of the largest confusions
 _HOME = Path(__file__).parent
-_LABELS = {
+_WORDS = {  # in place of those that a key is made of
     "miou": "mIoU",
     "iou": "IoU",
     "lr": "learning rate",
-    "id": "name",
-    "ece": "ECE",
+    "ece": "calibration error (ECE)",
+    "vi": "variation of information",
     "ppv": "PPV",
     "f1": "F1",
-    "events_f1": "events F1",
-    "boundary_iou": "boundary IoU",
-    "boundary_f1": "boundary F1",
-    "cohen_kappa": "Cohen's kappa",
     "kappa": "Cohen's kappa",
-    "fw_iou": "frequency-weighted IoU",
-    "frequency_weighted_iou": "frequency-weighted IoU",
+    "frequency": "frequency-",
 }
-_APART = {"miou", "miou_ci95", "images_per_second", "tolerance_ms", "policy", "events"}
+_APART = {"miou", "miou_ci95", "images_per_second"}  # told elsewhere, or not of the network
 
 
 def render(
@@ -70,10 +65,10 @@ def render(
             further=further(scores),
             remarks=remarks(facts, scores, split),
             confusion=confusion(scores["confusion"], [row["name"] for row in scores["per_class"]]),
-            columns=[key for key in scores["per_class"][0] if key != "name"],
+            columns=figures(scores["per_class"]),
             histogram=charts.histogram([image["miou"] for image in ranked if image["miou"] is not None]),
             ranked=ranked[:ROWS],
-            ranks=[key for key in ranked[0] if key != "id"],
+            ranks=figures(ranked),
             style=Markup((_HOME / "report.css").read_text(encoding="utf-8")),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -128,7 +123,7 @@ def label(key: str, signals: bool = False) -> str:
     """The name of a column or a score in the field's words; a signal has samples, not pixels."""
     if key.endswith("_ci95"):
         return f"{label(key[:-5], signals)}, 95% CI"
-    text = _LABELS.get(key) or key.replace("_", " ")
+    text = " ".join(_WORDS.get(word, word) for word in key.split("_")).replace("- ", "-")
     return text.replace("pixel", "sample") if signals else text
 
 
@@ -141,20 +136,19 @@ def duration(seconds: float) -> str:
 
 
 def further(scores: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The scores of the whole split beside mIoU: numbers and intervals, those within dicts too."""
-    found = []
-    for key, value in scores.items():
-        if key in _APART:
-            continue
-        inner = value.items() if isinstance(value, dict) else [("", value)]
-        found += [(f"{key} {name}".strip(), v) for name, v in inner if _is_figure(v)]
-    return found
+    """The scores of the whole split beside mIoU, numbers and intervals."""
+    return [(key, value) for key, value in scores.items() if key not in _APART and _is_figure(value)]
+
+
+def figures(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The keys under which all rows have a number, an interval or nothing."""
+    return [key for key in rows[0] if all(row[key] is None or _is_figure(row[key]) for row in rows)]
 
 
 def _is_figure(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) == 2 and all(_is_figure(part) for part in value)
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    """A number, or an interval."""
+    parts = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
 
 
 def remarks(facts: Facts, scores: dict[str, Any], split: str) -> list[str]:

@@ -8,7 +8,7 @@ import json
 import shutil
 
 import pytest
-from report_runs import CLASSES
+from report_pages import CLASSES
 
 pytest_plugins = ["report_runs"]
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium isn't installed")

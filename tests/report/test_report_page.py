@@ -10,10 +10,12 @@ import shutil
 
 import pytest
 from conftest import run
-from report_runs import CLASSES, Page
+from report_pages import CLASSES, Page
 
 from segtrain import config as configs
 from segtrain.report import facts
+from segtrain.report import page as page_of_report
+from segtrain.report.page import further
 
 pytest_plugins = ["report_runs"]
 
@@ -170,3 +172,48 @@ def test_what_is_no_run(image_run, tmp_path):
     assert code == 2 and "isn't a run folder" in text
     code, text = run("report", image_run, "--split", "test", "--out", tmp_path / "r.html")
     assert code == 2 and "no split 'test'" in text and not (tmp_path / "r.html").exists()
+
+
+def test_every_number_of_an_evaluation_is_shown():
+    scores = {
+        "miou": 0.5,
+        "miou_ci95": [0.4, 0.6],
+        "kappa": 0.25,
+        "frequency_weighted_iou": None,
+        "confusion": [[1, 2], [3, 4]],
+        "dice_ci95": [0.1, 0.2],
+        "ece": 0.04,
+        "bins": [0.1, 0.2, 0.3],
+        "runs": ["a", "b"],
+        "images_per_second": 9.0,
+    }
+    shown = [(page_of_report.label(key), page_of_report.figure(v)) for key, v in further(scores)]
+    assert shown == [
+        ("Cohen's kappa", "0.250"),
+        ("dice, 95% CI", "0.100 to 0.200"),
+        ("calibration error (ECE)", "0.040"),
+    ]
+    rows = [{"id": "a", "miou": 0.5, "sha": "x"}, {"id": "b", "miou": None, "sha": "y"}]
+    assert page_of_report.figures(rows) == ["miou"]
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("pixel_accuracy", "pixel accuracy"),
+        ("frequency_weighted_iou", "frequency-weighted IoU"),
+        ("boundary_f1_per_image", "boundary F1 per image"),
+        ("miou_ci95", "mIoU, 95% CI"),
+    ],
+)
+def test_labels(key, text):
+    assert page_of_report.label(key) == text
+    assert page_of_report.label(key, signals=True) == text.replace("pixel", "sample")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3599, "1 h 00 min")],
+)
+def test_durations(seconds, text):
+    assert page_of_report.duration(seconds) == text
