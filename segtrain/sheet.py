@@ -52,7 +52,7 @@ def batch(images: np.ndarray, masks: np.ndarray, dataset: Dataset) -> bytes:
     """A PNG of a training batch, (N, C, H, W) and (N, H, W): each crop, and its mask over it."""
     rows = []
     for image, mask in zip(np.moveaxis(images, 1, -1), masks):
-        rows.append(np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))]))
+        rows.append(np.hstack([_fit(shown(image)), _fit(_over(image, mask, dataset.ignore))]))
     rows.append(_legend(dataset.classes, rows[0].shape[1]))
     return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
 
@@ -67,7 +67,7 @@ def _tile(dataset: Dataset, index: int) -> np.ndarray | None:
         image, mask = dataset.read(index)
     except UserError:
         return None
-    both = np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))])
+    both = np.hstack([_fit(shown(image)), _fit(_over(image, mask, dataset.ignore))])
     return _titled(both, dataset.ids[index][-60:])
 
 
@@ -75,7 +75,7 @@ def _over(image: np.ndarray, mask: np.ndarray, ignore: int) -> np.ndarray:
     """The image with its mask over it, ignored pixels white."""
     colours = palette()
     colours[ignore] = 255
-    return cv2.addWeighted(_shown(image), 0.45, colours[mask], 0.55, 0)
+    return cv2.addWeighted(shown(image), 0.45, colours[mask], 0.55, 0)
 
 
 def _titled(picture: np.ndarray, name: str) -> np.ndarray:
@@ -83,7 +83,7 @@ def _titled(picture: np.ndarray, name: str) -> np.ndarray:
     return _text(framed, name, 4, 14)
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def shown(image: np.ndarray) -> np.ndarray:
     """The image as (H, W, 3) uint8: the first three channels, or the first alone as grey."""
     chosen = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
     if chosen.dtype == np.uint8:

@@ -45,6 +45,7 @@ ALLOWED = {
     "predict": LEAVES | MIDDLE | {"trained"},
     "parity": LEAVES | MIDDLE | {"trained"},
     "export": LEAVES | MIDDLE | {"trained", "parity"},
+    "report": LEAVES | MIDDLE | {"trained", "evaluate", "graph", "drawing", "sheet"},
 }
 
 

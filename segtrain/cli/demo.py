@@ -49,7 +49,7 @@ def demo(
     write_json(json, result)
     say(
         f"mIoU {result['miou']:.4f} on {result['images']} validation images",
-        f"look at {folder / 'predictions' / 'overlays'}",
+        f"look at {folder / 'run' / 'report.html'} and {folder / 'predictions' / 'overlays'}",
         f"next: segtrain eval {folder / 'run'}",
         f"      segtrain predict {folder / 'bundle'} YOUR-IMAGES --out masks",
         f"      segtrain train YOUR-CONFIG.yaml    ({folder / 'config.yaml'} is an example)",
@@ -72,6 +72,7 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     from segtrain.export import export
     from segtrain.infer import write
     from segtrain.predict import predict
+    from segtrain.report import report
     from segtrain.trained import open_trained
     from segtrain.training import train
 
@@ -83,6 +84,7 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     val, policy = open_split(config.data, "val"), policy_of(config)
     scores = evaluate(trained.predictor(policy), val)
     assert scores is not None
+    report(folder / "run", device=devices, scores=scores)
     say("exporting, and checking the bundle in a fresh process")
     parity = export(folder / "run", folder / "bundle")
     for index in range(8):
