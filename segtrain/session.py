@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
@@ -39,7 +39,10 @@ class Watchers(NamedTuple):
 
 
 class Session:
-    """One run's epochs: where it stands is `state`, which each checkpoint keeps."""
+    """One run's epochs: where it stands is `state`, which each checkpoint keeps.
+
+    evaluated: the last epoch that was judged, and the result.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class Session:
         self.predictor = Predictor(learner.net, learner.contexts[0], policy_of(config), learner.net.side)
         self._saved = time.monotonic()
         self._last: Optional[Step] = None
+        self.evaluated: Tuple[int, Optional[Dict[str, Any]]] = (0, None)
         self.state: Dict[str, Any] = {
             "epoch": 0,
             "batch": 0,
@@ -177,6 +181,7 @@ class Session:
         if result is None:
             self._save()
             raise Stopped(f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})")
+        self.evaluated = row["epoch"], result
         row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
         if "events" in result:
             row["events_f1"] = result["events"]["mean_f1"]

@@ -40,7 +40,7 @@ ALLOWED = {
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},
     "evaluate": LEAVES | MIDDLE | {"events"},
-    "training": LEAVES | MIDDLE | {"learner", "session", "trial"},
+    "training": LEAVES | MIDDLE | {"learner", "session", "trial", "report"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},
     "parity": LEAVES | MIDDLE | {"trained"},

@@ -51,6 +51,7 @@ def test_what_a_run_leaves(home):
         "config.yaml",
         "environment.json",
         "history.csv",
+        "report.html",
         "log.txt",
         *[f"checkpoints/{c}/{f}" for c in ("best", "last") for f in ("model.params", "state.json")],
         "checkpoints/last/optimizer.params",

@@ -72,7 +72,6 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     from segtrain.export import export
     from segtrain.infer import write
     from segtrain.predict import predict
-    from segtrain.report import report
     from segtrain.trained import open_trained
     from segtrain.training import train
 
@@ -84,7 +83,6 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     val, policy = open_split(config.data, "val"), policy_of(config)
     scores = evaluate(trained.predictor(policy), val)
     assert scores is not None
-    report(folder / "run", device=devices, scores=scores)
     say("exporting, and checking the bundle in a fresh process")
     parity = export(folder / "run", folder / "bundle")
     for index in range(8):
