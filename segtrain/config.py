@@ -131,10 +131,23 @@ class Train(Section):
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
     encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs that keep its weights")
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; beta1 of adam and adamw")
+    optimizer: Literal["sgd", "nag", "adam", "adamw", "lamb", "rmsprop", "adagrad"] = Field(
+        "sgd", description="how gradients become updates; nag is sgd with Nesterov's momentum"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and nag; beta1 of adam, adamw, lamb")
+    beta2: Optional[float] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of the mean squared gradient; null: 0.999, of rmsprop 0.9",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")
-    schedule: Literal["poly", "cosine", "step"] = "poly"
+    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle"] = Field(
+        "poly", description="how the learning rate goes on after the warm-up"
+    )
+    final_lr: float = Field(
+        0, ge=0, le=1, description="of poly, cosine, exponential, onecycle: the last lr, in parts of lr"
+    )
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
@@ -144,7 +157,11 @@ class Train(Section):
     aux_weight: float = Field(
         0.4, ge=0, description="of each auxiliary head's loss; 0.4: Zhao et al. 2017, section 3.3"
     )
-    class_weights: Union[Literal["none", "median", "enet"], List[float]] = "none"
+    class_weights: Union[Literal["none", "median", "enet"], List[float]] = Field(
+        "none",
+        description="of the losses: by the classes' frequencies (Eigen & Fergus 2015; Paszke et al. "
+        "2016), or a list",
+    )
     clip: float = Field(0, ge=0, description="largest L2 norm of the gradient; 0: any")
     ema: float = Field(
         0, ge=0, lt=1, description="decay of the averaged weights that are judged and kept; 0: none"
@@ -169,6 +186,12 @@ class Train(Section):
         if not milestones or not fits:
             raise ValueError("milestones are one or more rising shares of the run, between 0 and 1")
         return milestones
+
+    @model_validator(mode="after")
+    def _falls_to_something(self) -> Train:
+        if self.schedule == "exponential" and not self.final_lr:
+            raise ValueError("train.schedule=exponential never reaches 0: set train.final_lr=0.01")
+        return self
 
 
 class Checkpoint(Section):
@@ -201,11 +224,11 @@ class Config(Section):
     """One run, whole: `segtrain train` is a function of this."""
 
     seed: int = Field(0, ge=0, description="of the weights, the order and the augmentation")
-    model: Model = Model()
-    data: Data = Data()
-    train: Train = Train()
-    checkpoint: Checkpoint = Checkpoint()
-    eval: Eval = Eval()
+    model: Model = Field(Model(), description="the network")
+    data: Data = Field(Data(), description="the dataset and how it is fed")
+    train: Train = Field(Train(), description="the optimisation")
+    checkpoint: Checkpoint = Field(Checkpoint(), description="when a run is saved")
+    eval: Eval = Field(Eval(), description="the evaluations")
 
     _origins: Dict[str, str] = PrivateAttr(default_factory=dict)
 

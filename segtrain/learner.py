@@ -16,20 +16,8 @@ from segtrain.config import Config
 from segtrain.data.loader import Batch
 from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
+from segtrain.optimizers import trainer
 from segtrain.scaling import LossScaler
-from segtrain.schedule import scheduler
-
-
-@mx.optimizer.register
-class AdamW(mx.optimizer.Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
-
-    def update(self, index, weight, grad, state):
-        decayed, kept = weight * self._get_wd(index), self.wd
-        self.wd: float = 0.0
-        super().update(index, weight, grad, state)
-        self.wd = kept
-        weight[:] -= self._get_lr(index) * decayed
 
 
 class Step(NamedTuple):
@@ -106,7 +94,7 @@ class Learner:
         if train.accumulate > 1:
             for parameter in self._trainable:
                 parameter.grad_req = "add"
-        self.trainer = _trainer(config, self._trainable, steps)
+        self.trainer = trainer(train, self._trainable, steps)
         self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
         self._pending: List[_Pending] = []
         self.lr_scale = 1.0
@@ -370,20 +358,6 @@ def _encoder(net: models.Network, config: Config) -> list:
         if is_set and not found:
             raise UserError(f"train.{key}: model {config.model.name} has none; set model.encoder")
     return found
-
-
-def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:
-    train = config.train
-    for parameter in parameters:
-        if not parameter.name.endswith("weight"):
-            parameter.wd_mult = 0.0
-    options: Dict[str, Any] = {"wd": train.weight_decay, "lr_scheduler": scheduler(train, steps)}
-    options["momentum" if train.optimizer == "sgd" else "beta1"] = train.momentum
-    options["learning_rate"] = train.lr
-    options["multi_precision"] = train.precision == "float16"
-    return gluon.Trainer(
-        parameters, train.optimizer, options, kvstore=train.kvstore, update_on_kvstore=False
-    )
 
 
 def _split(array: np.ndarray, contexts: list) -> list:
