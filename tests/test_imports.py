@@ -37,6 +37,7 @@ ALLOWED = {
     "recipe": LEAVES | MIDDLE | {"graph"},
     "init": LEAVES | MIDDLE | {"check", "recipe"},
     "sheet": LEAVES | MIDDLE,
+    "board": LEAVES | MIDDLE | {"sheet"},
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},
