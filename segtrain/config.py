@@ -78,6 +78,7 @@ class Data(Named):
     augment: List[str] = Field(
         ["scale(0.5, 2)", "flip", "color(0.2)"],
         description="in this order, as in augment.py; of signals as in augment1d.py",
+        json_schema_extra={"items": {"type": ["string", "number"]}},  # scale(0.5, 2), as YAML splits it
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
     foreground: float = Field(
@@ -270,8 +271,9 @@ def load(path: Path, overrides: List[str] = []) -> Config:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override!r}: an override is KEY=VALUE, like train.lr=0.01")
-        _set(values, key.split("."), _parse(text, override))
-        origins[".".join(key.split(".")[:2])] = f"override {override}"
+        value = _parse(text, override)
+        _set(values, key.split("."), value)
+        _note(origins, key, value, f"override {override}")
     config = parse(values, str(path))
     config._origins.update(origins)
     return config
@@ -381,6 +383,17 @@ def _set(values: Dict[str, Any], keys: List[str], value: Any) -> None:
         values[key] = dict(inner) if isinstance(inner, dict) else {}
         values = values[key]
     values[keys[-1]] = value
+
+
+def _note(origins: Dict[str, str], key: str, value: Any, origin: str) -> None:
+    """Write down where a key's value comes from; a whole section's replaces what was there."""
+    section, *inner = key.split(".")[:2]
+    if inner or not isinstance(value, dict):
+        origins[".".join([section, *inner])] = origin
+        return
+    for known in [k for k in origins if k.startswith(f"{section}.")]:
+        del origins[known]
+    origins.update({f"{section}.{name}": origin for name in value})
 
 
 def _check_keys(values: Dict[str, Any], section: type, prefix: str, where: str) -> None:

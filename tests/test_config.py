@@ -49,7 +49,7 @@ def test_an_override_of_two_lines_reads_back(tmp_path):
         ("train: {epoch: 3}", "did you mean epochs?"),
         ("train: {lr: fast}", "train.lr='fast'"),
         ("train: {lr: -1}", "greater than 0"),
-        ("train: {optimizer: sdg}", "'sgd', 'adam' or 'adamw'"),
+        ("train: {optimizer: sdg}", "should be 'sgd', 'nag', 'adam'"),
         ("data: {crop: [0, 5]}", "positive"),
         ("eval: {scales: []}", "scales"),
         ("model: {fold: 2, dim: 1}", "fold"),

@@ -34,6 +34,8 @@ ALLOWED = {
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
+    "schema": {"plugins", "config"},
+    "settings": LEAVES | {"schema"},
     "recipe": LEAVES | MIDDLE | {"graph"},
     "init": LEAVES | MIDDLE | {"check", "recipe"},
     "sheet": LEAVES | MIDDLE,
