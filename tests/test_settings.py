@@ -50,7 +50,7 @@ def test_shipped_configs_fit_the_schema_and_so_do_their_runs(path, validator):
         ("eval: {overlap: 1}", "1"),
     ],
 )
-def test_an_editor_underlines_what_load_refuses(text, says, validator, tmp_path):
+def test_an_editor_underlines_mistakes(text, says, validator):
     (message,) = faults(validator, text)
     assert says in message
 
@@ -171,7 +171,8 @@ def test_a_section_as_an_override_replaces_what_the_file_said(config_file):
 def test_diff(config_file, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(
-        f"base: {config_file.name}\nmodel: {{name: resunet, shortcuts: false}}\ntrain: {{optimizer: sgd}}"
+        f"base: {config_file.name}\nmodel: {{name: resunet, shortcuts: false}}\n"
+        "train: {optimizer: sgd}"
     )
     code, text = run("config", "diff", config_file, other, "--json", "-")
     rows = {row["key"]: row for row in json.loads(text)}
