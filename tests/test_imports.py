@@ -34,6 +34,7 @@ ALLOWED = {
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
+    "runs": LEAVES,
     "schema": {"plugins", "config"},
     "settings": LEAVES | {"schema"},
     "recipe": LEAVES | MIDDLE | {"graph"},

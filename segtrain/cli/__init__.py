@@ -13,6 +13,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     init,
     predict,
     report,
+    runs,
     selftest,
     show,
     skips,
