@@ -34,6 +34,7 @@ ALLOWED = {
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
+    "lr_range": LEAVES | MIDDLE | {"learner", "training"},
     "runs": LEAVES,
     "schema": {"plugins", "config"},
     "settings": LEAVES | {"schema"},

@@ -11,6 +11,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     eval,
     export,
     init,
+    lr,
     predict,
     report,
     runs,
