@@ -21,7 +21,7 @@ RULE = (
     "point; the loss smoothed by a Gaussian whose deviation is 4% of the steps"
 )
 DIVERGED = 4  # times the lowest loss so far: the test ends there
-_NOISE = 1.5  # standard deviations of the losses about the curve: a smaller fall may be chance
+_NOISE = 2  # standard deviations of the losses about the curve: a smaller fall may be chance
 _RECENT = 0.9  # of the running average that is watched for that
 
 

@@ -61,7 +61,7 @@ def _row(path: Path, home: Path) -> Dict[str, Any]:
         config = load(path / "config.yaml")
         history = _history(path / "history.csv")
         row.update({key: figure(config, history) for key, figure in _FIGURES.items()})
-        row.update(state=_state(path, row), date=_date(path), problem=None)
+        row.update(state=_state(path, config, history), date=_date(path), problem=None)
     except (UserError, OSError, KeyError, ValueError, csv.Error) as error:
         row.update(state="running", date=_date(path), problem=None)
         if not _running(path):  # else it is just beginning
@@ -94,12 +94,20 @@ def _speed(history: List[Dict[str, float]]) -> Optional[float]:
     return len(speeds) / sum(1 / s for s in speeds) if speeds and min(speeds) > 0 else None
 
 
-def _state(path: Path, row: Dict[str, Any]) -> str:
+def _stopped_early(config: Config, history: List[Dict[str, float]]) -> bool:
+    """Whether the last evaluations were as many without a better score as train.early_stop says."""
+    scores = [row.get("miou", 0.0) for row in history if "pixel_accuracy" in row]
+    patience = config.train.early_stop
+    return bool(patience and scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+def _state(path: Path, config: Config, history: List[Dict[str, float]]) -> str:
     if _running(path):
         return "running"
-    if row["epoch"] and not any((path / "checkpoints").glob("*/state.json")):
-        raise UserError(f"{path}: the checkpoints of its {row['epoch']} epochs are gone")
-    return "finished" if row["epoch"] >= row["epochs"] else "stopped"
+    if history and not any((path / "checkpoints").glob("*/state.json")):
+        raise UserError(f"{path}: the checkpoints of its {len(history)} epochs are gone")
+    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
+    return "finished" if through or _stopped_early(config, history) else "stopped"
 
 
 def _running(path: Path) -> bool:

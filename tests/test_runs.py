@@ -78,6 +78,18 @@ def test_a_run_whose_checkpoints_are_gone_is_broken(home, tmp_path):
     assert listed(tmp_path)["a"]["state"] == "broken"
 
 
+def test_a_run_that_stopped_early_is_finished(home, tmp_path):
+    shutil.copytree(home / "a", tmp_path / "a")
+    config = (tmp_path / "a" / "config.yaml").read_text()
+    config = config.replace("epochs: 2 ", "epochs: 9 ").replace("early_stop: 0 ", "early_stop: 2 ")
+    (tmp_path / "a" / "config.yaml").write_text(config)
+    head = "epoch,miou,pixel_accuracy,images_per_second,seconds\n"
+    for scores, state in (("0.5 0.4 0.5", "finished"), ("0.5 0.4 0.6 0.3", "stopped")):
+        rows = [f"{n},{score},0.5,10,1\n" for n, score in enumerate(scores.split(), 1)]
+        (tmp_path / "a" / "history.csv").write_text("".join([head, *rows]))
+        assert listed(tmp_path)["a"]["state"] == state
+
+
 def test_a_run_that_is_training(home, tmp_path):
     """Its lock is held; looking doesn't take it, nor keep it from being taken."""
     shutil.copytree(home / "a", tmp_path / "a")
