@@ -121,9 +121,10 @@ def pictures(dataset: Dataset, predictor: Predictor, count: int = 4) -> Dict[str
 
 
 def _encoded(picture: np.ndarray) -> Any:
+    """The picture as a JPEG: a fifth of a PNG, whose checksum in Python takes as much less time."""
     height, width = picture.shape[:2]
-    png = cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes()
-    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    jpeg = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+    return Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=jpeg)
 
 
 def _name(earlier: List[Path]) -> str:

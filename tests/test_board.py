@@ -29,7 +29,7 @@ def test_scalars_and_images_are_read_back(tmp_path):
     board = Board(tmp_path)
     board.scalars(10, {"loss/ce": 0.5, "IoU/traffic light": 0.25, "miou": None})
     board.scalars(20, {"loss/ce": 0.25})
-    picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    picture = np.full((20, 30, 3), (200, 100, 50), np.uint8)
     board.images(20, {"val/a": picture})
     board.close()
     scalars, images = read(tmp_path)
@@ -37,7 +37,7 @@ def test_scalars_and_images_are_read_back(tmp_path):
     ((image,),) = images.values()
     assert (image.step, image.width, image.height) == (20, 30, 20)
     decoded = cv2.imdecode(np.frombuffer(image.encoded_image_string, np.uint8), cv2.IMREAD_COLOR)
-    assert (decoded[:, :, ::-1] == picture).all()
+    assert np.abs(decoded[:, :, ::-1].astype(int) - picture).max() <= 4
 
 
 @pytest.mark.parametrize("seed", range(10))
