@@ -189,9 +189,14 @@ class Train(Section):
         return milestones
 
     @model_validator(mode="after")
-    def _falls_to_something(self) -> Train:
+    def _have_a_part(self) -> Train:
+        """What is set has an effect."""
         if self.schedule == "exponential" and not self.final_lr:
             raise ValueError("train.schedule=exponential never reaches 0: set train.final_lr=0.01")
+        if self.schedule in ("step", "constant") and self.final_lr:
+            raise ValueError(f"train.schedule={self.schedule} has no train.final_lr: write 0")
+        if self.optimizer in ("sgd", "nag", "adagrad") and self.beta2 is not None:
+            raise ValueError(f"train.optimizer={self.optimizer} has no train.beta2: write null")
         return self
 
 

@@ -100,6 +100,7 @@ def explain(error: ValidationError, where: str = "") -> str:
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
             message = e["msg"].replace("Value error, ", "")
-            value = f"{key}={e['input']!r}: " if e["loc"] else ""
+            whole = e["type"] == "value_error" and isinstance(e["input"], dict)  # it names its keys
+            value = f"{key}={e['input']!r}: " if e["loc"] and not whole else ""
             lines.append(f"{value}{message[0].lower()}{message[1:]}")
     return "; ".join(lines)

@@ -3,7 +3,6 @@
 from math import cos, pi
 
 import pytest
-from pydantic import ValidationError
 
 from segtrain.config import Train
 from segtrain.schedule import scheduler
@@ -84,8 +83,3 @@ def test_a_schedule_begun_anew_or_asked_for_earlier_steps_gives_the_same(schedul
 @pytest.mark.parametrize("schedule", EVERY)
 def test_warm_up_longer_than_the_run(schedule):
     assert len(lrs(warmup=100, schedule=schedule, **EVERY[schedule])) == 200
-
-
-def test_exponential_needs_an_end():
-    with pytest.raises(ValidationError, match="final_lr"):
-        Train(schedule="exponential")
