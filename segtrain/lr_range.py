@@ -59,7 +59,7 @@ def result(
     lowest = int(smoothed.argmin())
     fall = smoothed[: lowest + 1].max() - smoothed[lowest]
     suggestion = None
-    if fall > _NOISE * np.std(found - smoothed):
+    if fall > _NOISE * np.std((found - smoothed)[: lowest + 1]):
         steepest = np.gradient(smoothed)[: lowest + 1].argmin()
         suggestion = float(f"{lrs[steepest]:.2g}")
     curve = zip(map(float, lrs), map(float, found), smoothed.tolist())
