@@ -6,6 +6,7 @@ from typing import Any, Dict
 
 from segtrain import plugins
 from segtrain.config import Config
+from segtrain.losses import known_losses
 
 PLUGINS = {"model": "models", "data": "data"}  # section: the folder of what its `name` names
 
@@ -13,7 +14,7 @@ PLUGINS = {"model": "models", "data": "data"}  # section: the folder of what its
 def schema() -> Dict[str, Any]:
     """The schema (draft 7, which editors know best) of a config file, with every setting's help.
 
-    The options of a model or a dataset are those of the one that is named; where a file leaves
+    The options of a model, a dataset or a loss are those of the one that is named; where a file leaves
     the name to its base, any option will do. Nothing is required, since a base or the command
     line may have it.
     """
@@ -23,6 +24,7 @@ def schema() -> Dict[str, Any]:
             node.pop("default", None)  # an editor would write it all out
     for section, kind in PLUGINS.items():
         _add_options(whole["properties"][section], kind)
+    _add_losses(whole["properties"]["train"]["properties"]["loss"])
     base = {"type": "string", "description": "another config, relative to this one, to differ from"}
     whole["properties"] = {"base": base, **whole["properties"]}
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "segtrain config", **whole}
@@ -56,6 +58,28 @@ def _add_options(section: Dict[str, Any], kind: str) -> None:
         }
         for name in names
     ]
+
+
+def _add_losses(node: Dict[str, Any]) -> None:
+    weight = {"type": "number", "minimum": 0}
+    node["properties"] = {
+        name: {
+            "description": _first_sentence(loss.__doc__),
+            "anyOf": [
+                weight,
+                {
+                    "type": "object",
+                    "properties": {
+                        "weight": {**weight, "default": 1, "description": "in the sum of the losses"},
+                        **_plain(plugins.settings(loss)).get("properties", {}),
+                    },
+                    "additionalProperties": False,
+                },
+            ],
+        }
+        for name, loss in known_losses().items()
+    }
+    node["additionalProperties"] = False
 
 
 def _first_sentence(text: str | None) -> str:

@@ -69,13 +69,15 @@ def explain(config: Config, key: str) -> List[Setting]:
     if owner is None:
         sections = {k.partition(".")[0] for k in known}
         raise UserError(f"no key {key}; {nearest(key, known if '.' in key else [*known, *sections])}")
-    part = key[len(owner.key) + 1 :]
-    inner = {str(k): v for k, v in owner.value.items()} if isinstance(owner.value, dict) else {}
-    if part not in inner:
-        raise UserError(f"{owner.key} has no {part}; {nearest(part, inner)}")
-    default = owner.default.get(part) if isinstance(owner.default, dict) else None
-    kind = owner.type.replace("mapping to ", "", 1)
-    return [owner._replace(key=key, value=inner[part], default=default, type=kind)]
+    value, default, kind = owner.value, owner.default, owner.type
+    for part in key[len(owner.key) + 1 :].split("."):
+        inner = {str(k): v for k, v in value.items()} if isinstance(value, dict) else {}
+        if part not in inner:
+            raise UserError(f"{owner.key} has no {part}; {nearest(part, inner)}")
+        value = inner[part]
+        default = default.get(part) if isinstance(default, dict) else None
+        kind = kind.partition("mapping to ")[2]
+    return [owner._replace(key=key, value=value, default=default, type=kind)]
 
 
 def difference(a: Config, b: Config) -> List[Dict[str, Any]]:
@@ -113,8 +115,9 @@ def _type(node: Dict[str, Any]) -> str:
         return "one of " + ", ".join(map(str, node["enum"]))
     if "const" in node:
         return str(node["const"])
-    if "anyOf" in node:
-        return " or ".join(_type(each) for each in node["anyOf"])
+    choices = node.get("anyOf") or node.get("oneOf")
+    if choices:
+        return " or ".join(_type(each) for each in choices)
     kind = node.get("type")
     if isinstance(kind, list):
         return " or ".join(kind)

@@ -36,7 +36,7 @@ ALLOWED = {
     "check": LEAVES | MIDDLE | {"learner"},
     "lr_range": LEAVES | MIDDLE | {"learner", "training"},
     "runs": LEAVES,
-    "schema": {"plugins", "config"},
+    "schema": {"plugins", "config", "losses"},
     "settings": LEAVES | {"schema"},
     "recipe": LEAVES | MIDDLE | {"graph"},
     "init": LEAVES | MIDDLE | {"check", "recipe"},

@@ -40,6 +40,8 @@ def test_shipped_configs_fit_the_schema_and_so_do_their_runs(path, validator):
         ("train: {lrr: 1}", "lrr"),
         ("train: {lr: 0}", "0"),
         ("train: {optimizer: sdg}", "sdg"),
+        ("train: {loss: {ce: 1, dise: 1}}", "dise"),
+        ("train: {loss: {ce: {smooth: 0.1}}}", "smooth"),
         ("model: {name: unett}", "unett"),
         ("model: {name: unet, merge: add}", "add"),
         ("model: {name: unet, down_columns: 2}", "down_columns"),
@@ -69,12 +71,15 @@ def keys(node, prefix=""):
 def test_every_setting_has_help():
     whole = schema()
     assert len(list(keys(whole))) > 40
+    assert "train.loss.focal" in dict(keys(whole))
     bare = [key for key, node in keys(whole) if len(node.get("description", "")) < 5]
     for section, kind in PLUGINS.items():
         rules = whole["properties"][section]["allOf"]
         for name, rule in zip(plugins.names(kind), rules):
             found = [(k, n) for k, n in keys(rule["then"]) if n is not True]
             bare += [f"{name}: {k}" for k, node in found if len(node.get("description", "")) < 5]
+    for name, node in whole["properties"]["train"]["properties"]["loss"]["properties"].items():
+        bare += [f"{name}: {k}" for k, n in keys(node["anyOf"][1]) if len(n.get("description", "")) < 5]
     assert bare == []
 
 
@@ -119,7 +124,9 @@ def test_explain_tells_value_origin_default_type_and_range(config_file):
     (workers,) = explained(config_file, "data.workers")
     assert (workers["type"], workers["range"]) == ("auto or integer", ">= 0")
     (dice,) = explained(config_file, "train.loss.dice", "train.loss={ce: 1, dice: 0.5}")
-    assert (dice["value"], dice["default"], dice["type"]) == (0.5, None, "number")
+    assert (dice["value"], dice["default"], dice["type"]) == (0.5, None, "number or mapping")
+    (gamma,) = explained(config_file, "train.loss.focal.gamma", "train.loss={focal: {gamma: 3}}")
+    assert gamma["value"] == 3
     assert {s["key"] for s in explained(config_file, "eval")} > {"eval.every", "eval.window"}
     (seed,) = explained(config_file, "seed")
     assert (seed["value"], seed["origin"]) == (0, "default")

@@ -5,7 +5,7 @@ which knows the masks before the step, has the number to divide by. So gradients
 to the gradient of the batch, and no step waits for a number from a device.
 """
 
-from segtrain.losses.block import Loss, Term, terms
+from segtrain.losses.block import Loss, Term, known_losses, terms
 from segtrain.losses.masks import border_weights, class_weights, pixel_weights
 
-__all__ = ["Loss", "Term", "border_weights", "class_weights", "pixel_weights", "terms"]
+__all__ = ["Loss", "Term", "border_weights", "class_weights", "known_losses", "pixel_weights", "terms"]

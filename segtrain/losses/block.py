@@ -36,12 +36,17 @@ def terms(losses: Mapping[str, Union[float, Mapping[str, Any]]]) -> List[Term]:
     return found
 
 
-def _term(name: str, value: Union[float, Mapping[str, Any]]) -> Term:
-    known = {
-        n: f
-        for n, f in vars(functions).items()
-        if inspect.isfunction(f) and [*inspect.signature(f).parameters][:1] == ["share"]
+def known_losses() -> Dict[str, Callable]:
+    """The losses of functions.py, by name."""
+    return {
+        name: function
+        for name, function in vars(functions).items()
+        if inspect.isfunction(function) and [*inspect.signature(function).parameters][:1] == ["share"]
     }
+
+
+def _term(name: str, value: Union[float, Mapping[str, Any]]) -> Term:
+    known = known_losses()
     if name not in known:
         raise UserError(f"train.loss: no {name!r}; {nearest(name, known)}")
     given = dict(value) if isinstance(value, Mapping) else {"weight": value}

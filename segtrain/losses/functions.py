@@ -95,7 +95,10 @@ def ce(share: Share, *, smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0) ->
 
 
 def focal(share: Share, *, gamma: NonNegative = 2.0) -> Any:
-    """Focal loss (Lin et al. 2017, section 3.2): (1 - p)^gamma times each pixel's cross-entropy."""
+    """Focal loss (Lin et al. 2017, section 3.2): (1 - p)^gamma times each pixel's cross-entropy.
+
+    gamma: how much less a pixel counts that is right already.
+    """
     wrong = share.F.maximum(-share.F.expm1(share.picked), 1e-6)  # a root of 0 has no gradient
     return -share.F.sum(share.picked * share.weights * wrong**gamma)
 
@@ -111,6 +114,8 @@ def border(
 
     The mean over the valid pixels, each with the weight of its class plus that of
     `border_weights`, which the host works out with these options.
+    w0: the weight where two objects touch; sigma: pixels over which it falls off; background: the
+    class that is no object, null if all are.
     """
     return -share.F.sum(share.picked * (share.weights + share.border))
 
@@ -118,8 +123,8 @@ def border(
 def ohem(share: Share, *, thresh: Part = 0.7, min_kept: Part = 0.0625) -> Any:
     """Cross-entropy of the hard pixels alone (Shrivastava et al. 2016; Wu et al. 2016).
 
-    A pixel is kept where its true class has a probability of at most `thresh`; of each image at
-    least the share `min_kept` of its valid pixels, the hardest, is. The mean over an image's kept
+    thresh: a pixel is kept where its true class has at most this probability; min_kept: the share of
+    an image's valid pixels, the hardest, that is kept in any case. The mean over an image's kept
     pixels, each with the weight of its class, then over the batch's images. MMSegmentation and
     HRNet, with these names, choose among all the pixels of a device's images, and `min_kept` is a
     count; by image and as a share, neither the devices nor the crop's size change the choice.
@@ -163,11 +168,12 @@ def generalised_dice(share: Share) -> Any:
 def tversky(
     share: Share, *, alpha: NonNegative = 0.3, beta: NonNegative = 0.7, gamma: Positive = 1.0
 ) -> Any:
-    """1 - Tversky index, alpha for false positives and beta for false negatives (Salehi et al. 2017).
+    """1 - Tversky index (Salehi et al. 2017).
 
-    gamma: its exponent, 0.75 in the focal Tversky loss (Abraham & Khan 2019, whose gamma is
-    1 / ours). Per image and class present in its truth, then the mean over the image's classes
-    and over the batch's images; class weights don't count. alpha = beta = 0.5 is dice.
+    alpha: weight of false positives; beta: of false negatives; gamma: the exponent, 0.75 in the focal
+    Tversky loss (Abraham & Khan 2019, whose gamma is 1 / ours). Per image and class present in its
+    truth, then the mean over the image's classes and over the batch's images; class weights don't
+    count. alpha = beta = 0.5 is dice.
     """
     F = share.F
     overlap, predicted, true = share.sums
