@@ -62,7 +62,7 @@ def compared(image: np.ndarray, masks: Sequence[np.ndarray], ignore: int, side: 
 
     (H, W, 3) uint8 RGB, made smaller where the image is longer than `side`.
     """
-    tiles = [_shown(image), *[_over(image, mask, ignore) for mask in masks]]
+    tiles = [shown(image), *[_over(image, mask, ignore) for mask in masks]]
     scale = min(1.0, side / max(image.shape[:2]))
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     return np.hstack([cv2.resize(tile, size, interpolation=cv2.INTER_AREA) for tile in tiles])
