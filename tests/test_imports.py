@@ -25,7 +25,7 @@ ALLOWED = {
     "optimizers": LEAVES | {"schedule"},
     "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
-    "session": LEAVES | MIDDLE | {"learner", "evaluate", "progress"},
+    "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,
     "timing": LEAVES | MIDDLE | {"evaluate", "training"},
     "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "training"},
