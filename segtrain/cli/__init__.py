@@ -12,6 +12,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     export,
     init,
     lr,
+    pack,
     predict,
     report,
     runs,
