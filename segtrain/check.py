@@ -10,7 +10,8 @@ import numpy as np
 
 from segtrain.config import Config
 from segtrain.data.dataset import SPLITS, open_split
-from segtrain.data.survey import Print, Survey, survey
+from segtrain.data.look import Print
+from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
 
 NEAR = 0.999
@@ -49,7 +50,8 @@ def look(config: Config) -> Data:
     surveys, unopened = {}, {}
     for split in SPLITS:
         try:
-            surveys[split] = survey(open_split(config.data, split, strict=False), split)
+            dataset = open_split(config.data, split, strict=False)
+            surveys[split] = survey(dataset, split, config.data)
         except UserError as error:
             if split != "test":
                 unopened[split] = str(error)
@@ -137,14 +139,14 @@ def copies(data: Data) -> Iterator[Finding]:
 
 def copies_of(prints: List[Print]) -> Iterator[Tuple[int, int, bool]]:
     """Each image with the first one before it that it is a copy of; whether to the last bit."""
-    first: Dict[str, int] = {}
-    thumbnails = np.array([each.thumbnail for each in prints])
+    first: Dict[bytes, int] = {}
+    thumbnails = np.array([each.thumbnail for each in prints], np.float32)
     for i, each in enumerate(prints):
         if each.digest in first:
             yield first[each.digest], i, True
             continue
         first[each.digest] = i
-        alike = np.flatnonzero(thumbnails[:i] @ each.thumbnail > NEAR)
+        alike = np.flatnonzero(thumbnails[:i] @ thumbnails[i] > NEAR)
         if len(alike):
             yield int(alike[0]), i, False
 

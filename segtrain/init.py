@@ -17,7 +17,8 @@ from segtrain.data.dataset import open_split
 from segtrain.data.detect import Found, Pair, detect
 from segtrain.data.files import read_image
 from segtrain.data.legend import legend
-from segtrain.data.survey import fingerprint, survey
+from segtrain.data.look import fingerprint
+from segtrain.data.survey import survey
 from segtrain.errors import UserError
 from segtrain.infer import write
 from segtrain.recipe import Choice
@@ -83,7 +84,7 @@ def _surveys(choices: List[Choice], lists: Dict[str, str], root: Path) -> Dict[s
             named = {split: str(path) for split, path in paths.items()}
             choices = [c._replace(value=named) if c.key == "data.files" else c for c in choices]
         data = _config(choices).data
-        return {split: survey(open_split(data, split), split) for split in ("train", "val")}
+        return {split: survey(open_split(data, split), split, data) for split in ("train", "val")}
 
 
 # ---- splits

@@ -19,7 +19,7 @@ from typing import Any, List, Sequence, Tuple
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data.dataset import Dataset, Sample
+from segtrain.data.dataset import Dataset, Sample, reading
 from segtrain.errors import UserError
 
 SHARE = 0.8  # of what is free that a cache may take
@@ -103,9 +103,9 @@ def home() -> Path:
 
 
 def clear() -> int:
-    """Remove the caches on the disk; the bytes that this frees."""
+    """Remove the caches on the disk, and what is known of files; the bytes that this frees."""
     freed = 0
-    for path in home().glob("*.cache"):
+    for path in [*home().glob("*.cache"), *home().glob("*.looks"), *home().glob(".*.looks.*")]:
         freed += path.stat().st_blocks * 512
         path.unlink()
     return freed
@@ -126,6 +126,6 @@ def _key(dataset: Dataset, data: Data, sizes: Sequence[Size], channels: int) -> 
         for path in dataset.files(index):
             about = path.stat()
             stats.append([str(path.absolute()), about.st_size, about.st_mtime_ns])
-    fixed = data.model_dump(mode="json", exclude={"cache", "workers", "crop", "augment", "mean", "std"})
-    text = json.dumps([stats, dataset.ids, fixed, list(map(list, sizes)), channels], default=str)
+    fixed = [list(dataset.ids), reading(data), list(map(list, sizes)), channels]
+    text = json.dumps([stats, *fixed], default=str)
     return sha256(text.encode()).hexdigest()[:32]
