@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 import cv2
 import numpy as np
@@ -13,6 +13,12 @@ from PIL import Image, UnidentifiedImageError
 from segtrain.data.dataset import Dataset
 
 THUMBNAIL = 32
+NEAR = 0.999
+"""Correlation of two thumbnails from which on images count as copies of one another.
+
+Images saved anew as JPEG, at quality 10 too, or at half the size correlate by more than 0.9995;
+CamVid's most alike frames, which follow one another, by 0.998.
+"""
 
 
 class Print(NamedTuple):
@@ -55,6 +61,20 @@ def fingerprint(image: np.ndarray) -> Print:
     """Of an image (H, W, C): equal for equal pixels, and alike for copies saved anew."""
     digest = hashlib.sha256(image.tobytes()).digest()
     return Print(digest, _thumbnail(image).astype(np.float16))
+
+
+def copies_of(prints: List[Print]) -> Iterator[Tuple[int, int, bool]]:
+    """Each image with the first one before it that it is a copy of; whether to the last bit."""
+    first: Dict[bytes, int] = {}
+    thumbnails = np.array([each.thumbnail for each in prints], np.float32)
+    for i, each in enumerate(prints):
+        if each.digest in first:
+            yield first[each.digest], i, True
+            continue
+        first[each.digest] = i
+        alike = np.flatnonzero(thumbnails[:i] @ thumbnails[i] > NEAR)
+        if len(alike):
+            yield int(alike[0]), i, False
 
 
 def _thumbnail(image: np.ndarray) -> np.ndarray:
