@@ -282,12 +282,13 @@ def test_records_without_splits_get_list_files(tmp_path):
     for i in range(12):
         time = 7 + np.arange(300 + i) * 5.0
         extra = {"time_ms": time, "lead": ["II"] * (300 + i), "flag": np.arange(300 + i) % 2}
+        extra["label_of_person"] = [i] * (300 + i)
         record(tmp_path / f"data/site/{i:02d}.csv", 300 + i, i, ["ecg", "aux", "label"], **extra)
     shutil.copyfile(tmp_path / "data/site/03.csv", tmp_path / "data/site/copy.csv")
     out, _ = init(tmp_path / "data", tmp_path)
     options, text = load(out).data.options, out.read_text()
     assert options["signal"] == ["ecg", "aux"] and options["label"] == "label"
-    assert options["rate"] == 200 and "not used: time_ms, lead, flag" in text
+    assert options["rate"] == 200 and "not used: time_ms, lead, flag, label_of_person" in text
     assert options["label_map"] == {3: 1, 7: 2} and "there are no splits" in text
     lists = {split: (tmp_path / f"config-{split}.txt").read_text().split() for split in ("train", "val")}
     assert len(lists["train"]) + len(lists["val"]) == 13 and 2 <= len(lists["val"]) <= 4

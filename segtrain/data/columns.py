@@ -40,7 +40,7 @@ def roles(paths: Sequence[Path]) -> Roles:
     """The roles of the columns that all records have; UserError where none is a channel, or labels."""
     chosen = [paths[i] for i in sorted({*np.linspace(0, len(paths) - 1, SOME).astype(int)})]
     samples, rate = zip(*map(_numbers, chosen))
-    names = [name for name in samples[0] if all(name in columns for columns in samples)]
+    names = [name for name in samples[0] if all(_varies(columns.get(name)) for columns in samples)]
     values = {name: [columns[name] for columns in samples] for name in names}
     times = [n for n in names if _words(n) & _TIMES and all(map(_rises, values[n]))]
     counts = [n for n in names if n not in times and all(map(_counts, values[n]))]
@@ -105,6 +105,11 @@ def _named(path: Path) -> Tuple[List[str], Optional[float]]:
 
 def _words(name: str) -> set:
     return {*re.split(r"[^a-z]+", name.lower())}
+
+
+def _varies(column: Optional[np.ndarray]) -> bool:
+    """Whether it is there, and no single value throughout, as a person's number would be."""
+    return column is not None and bool((column != column[0]).any())
 
 
 def _rises(column: np.ndarray) -> bool:

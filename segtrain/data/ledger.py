@@ -227,8 +227,12 @@ def _places(kept: Optional[np.ndarray], stamps: np.ndarray) -> np.ndarray:
 
 def _bound(newest: Path) -> None:
     """Remove the ledgers that weren't used for longest, while all but the newest take too much."""
-    others = [path for path in newest.parent.glob("*.looks") if path != newest]
-    others.sort(key=lambda path: path.stat().st_mtime)
+    home, yesterday = newest.parent, time.time() - 86400
+    for path in home.glob(".*.looks.*"):  # of processes that were killed
+        if path.stat().st_mtime < yesterday:
+            path.unlink()
+    others = sorted(home.glob("*.looks"), key=lambda path: path.stat().st_mtime)
+    others.remove(newest)
     total = sum(path.stat().st_size for path in others)
     while total > MOST:
         total -= others[0].stat().st_size
