@@ -217,8 +217,11 @@ class Eval(Section):
     every: int = Field(1, ge=1, description="epochs between evaluations; the last one always is")
     scales: List[float] = Field([1.0], description="sizes whose probabilities are averaged")
     flip: bool = Field(False, description="average with the mirrored image")
-    window: Optional[int] = Field(None, ge=1, description="side of the sliding window; null: whole")
+    window: Optional[int] = Field(
+        None, ge=0, description="side of a sliding window; 0: whole; null: whole up to 4 megapixels"
+    )
     overlap: float = Field(0.5, ge=0, lt=1, description="share of a window that the next one covers")
+    blend: Literal["gaussian", "uniform"] = Field("gaussian", description="weight within a window")
     tolerance_ms: float = Field(150, gt=0, description="of onsets and offsets of signals")
 
     @field_validator("scales")

@@ -19,7 +19,7 @@ from segtrain.infer import Policy, Predictor
 def policy_of(config: Config) -> Policy:
     """The config's way of sending an image through the network."""
     e = config.eval
-    return Policy(tuple(e.scales), e.flip, e.window, e.overlap)
+    return Policy(tuple(e.scales), e.flip, e.window, e.overlap, e.blend)
 
 
 def evaluate(

@@ -31,6 +31,7 @@ from segtrain.records import Form
 from segtrain.trained import Trained, open_trained
 
 SCHEMA = 1
+SCRIPTS = ("infer", "pictures", "tiling", "video")  # what a bundle runs by
 ODD, SMALL = (333, 517), (32, 32)  # height, width
 
 
@@ -73,8 +74,10 @@ def _write(trained: Trained, folder: Path) -> None:
         shutil.copyfile(records.__file__, folder / "records.py")
     trained.predictor().scores(blank)  # Gluon exports what has run once
     trained.net.export(str(folder / "model"), epoch=0)
-    shutil.copyfile(infer.__file__, folder / "infer.py")
-    files = ["model-symbol.json", "model-0000.params", "infer.py", *(["records.py"] if form else [])]
+    scripts = [f"{name}.py" for name in SCRIPTS]
+    for script in scripts:
+        shutil.copyfile(Path(segtrain.__file__).with_name(script), folder / script)
+    files = ["model-symbol.json", "model-0000.params", *scripts, *(["records.py"] if form else [])]
     about = {
         "schema": SCHEMA,
         "segtrain": segtrain.__version__,

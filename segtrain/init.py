@@ -20,7 +20,8 @@ from segtrain.data.legend import legend, legend_of
 from segtrain.data.look import fingerprint
 from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
-from segtrain.infer import InputError, Kind, KindError, write
+from segtrain.infer import InputError, Kind, write
+from segtrain.pictures import KindError
 from segtrain.recipe import Choice
 from segtrain.records import Form, read_signal
 

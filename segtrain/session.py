@@ -57,7 +57,8 @@ class Session:
     ):
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop, self.watchers = loader, val, stop, watchers
-        self.predictor = Predictor(learner.net, learner.contexts[0], policy_of(config), learner.net.side)
+        net = learner.net
+        self.predictor = Predictor(net, learner.contexts[0], policy_of(config), net.side, net.stride)
         self._saved = time.monotonic()
         self._last: Optional[Step] = None
         self.evaluated: Tuple[int, Optional[Dict[str, Any]]] = (0, None)

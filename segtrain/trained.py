@@ -37,7 +37,7 @@ class Trained(NamedTuple):
         """What turns images or signals into masks, by `policy`; UserError for images' policies."""
         if self.form and not policy.plain:
             raise UserError("--scales, --flip and --window are for images; signals go through whole")
-        return Predictor(self.net, self.context, policy, self.side)
+        return Predictor(self.net, self.context, policy, self.side, self.stride)
 
 
 def open_trained(path: Path, device: str = "auto") -> Trained:

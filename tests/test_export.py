@@ -54,6 +54,9 @@ def test_what_a_bundle_holds(home):
         "model.json",
         "parity.json",
         "infer.py",
+        "pictures.py",
+        "tiling.py",
+        "video.py",
     }
     about = json.loads((home / "bundle/model.json").read_text())
     assert about["classes"] == shapes.CLASSES and about["stride"] == 8
@@ -100,8 +103,8 @@ def test_a_network_that_disagrees_is_not_exported(home, monkeypatch):
         write(trained, folder)
         script = folder / "infer.py"
         text = script.read_text()
-        assert "(image).argmax(axis=1)" in text
-        script.write_text(text.replace("(image).argmax(axis=1)", "(image).argmin(axis=1)"))
+        assert "scores.argmax(axis=1)" in text
+        script.write_text(text.replace("scores.argmax(axis=1)", "scores.argmin(axis=1)"))
 
     monkeypatch.setattr(module, "_write", doctored)
     code, text = run(*export_to(home, "wrong"))
@@ -114,7 +117,7 @@ def test_predict_skips_nothing_and_names_what_it_cant_read(home, tmp_path):
     code, text = run("predict", home / "run", tmp_path, "--out", tmp_path / "out")
     assert code == 2 and "broken.png" in text
     code, text = run("predict", home / "run", tmp_path / "nothing", "--out", tmp_path / "out")
-    assert code == 2 and "no image there" in text
+    assert code == 2 and "no image or video there" in text
 
 
 def test_an_image_is_never_written_over(home, tmp_path):
@@ -123,8 +126,8 @@ def test_an_image_is_never_written_over(home, tmp_path):
     for path in (tmp_path / "a.png", tmp_path / "overlays/a.png"):
         path.write_bytes(image.read_bytes())
         for arguments in ((path, "--out", tmp_path), (path, path.parent, "--out", tmp_path)):
-            code, text = run("predict", home / "bundle", *arguments)
-            assert code == 2 and "is one of the images" in text
+            code, text = run("predict", home / "bundle", *arguments, "--overlay")
+            assert code == 2 and "is one of the inputs" in text
         assert path.read_bytes() == image.read_bytes()
         path.unlink()
 

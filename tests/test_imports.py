@@ -10,10 +10,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
-LEAVES = BOTTOM | {"plugins", "config", "infer", "records"}
+BUNDLE = {"infer", "pictures", "tiling", "video"}
+LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
 ALLOWED = {
-    **{name: set() for name in BOTTOM | {"infer", "records"}},
+    **{name: set() for name in BOTTOM | {"pictures", "records", "tiling"}},
+    "video": {"pictures"},
+    "infer": BUNDLE,
     "plugins": BOTTOM,
     "config": BOTTOM | {"plugins"},
     "layers": BOTTOM,
@@ -49,7 +52,10 @@ ALLOWED = {
     "evaluate": LEAVES | MIDDLE | {"events"},
     "training": LEAVES | MIDDLE | {"learner", "session", "trial", "report"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
-    "predict": LEAVES | MIDDLE | {"trained"},
+    "polygons": set(),
+    "journal": LEAVES,
+    "products": LEAVES | MIDDLE | {"trained", "polygons"},
+    "predict": LEAVES | MIDDLE | {"trained", "products", "polygons", "journal"},
     "parity": LEAVES | MIDDLE | {"trained"},
     "export": LEAVES | MIDDLE | {"trained", "parity"},
     "report": LEAVES | MIDDLE | {"trained", "evaluate", "graph", "drawing", "sheet"},

@@ -1,7 +1,6 @@
 """The inference that segtrain and its bundles share, on networks small enough to reason about."""
 
 import inspect
-import io
 
 import mxnet as mx
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from mxnet.gluon import nn
-from PIL import Image
 
 from segtrain import infer, threads
 from segtrain.data.dataset import palette
@@ -30,16 +28,6 @@ def predictor(policy=Policy(), kernel=1, side=None):
 
 def image(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-
-
-@given(st.integers(1, 5000), st.integers(1, 600), st.floats(0, 0.95))
-def test_windows_cover_everything_and_overlap_as_asked(length, side, overlap):
-    found = infer.spans(length, side, overlap)
-    assert found[0].start == 0 and found[-1].stop == length
-    assert len({s.stop - s.start for s in found}) == 1
-    for a, b in zip(found, found[1:]):
-        assert b.start > a.start
-        assert a.stop - b.start >= side * overlap - 1
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
@@ -91,15 +79,6 @@ def test_windows_agree_inside_beyond_the_receptive_field():
 def test_mask_is_the_argmax_of_the_scores():
     made = predictor()
     assert (made.mask(image(30, 41)) == made.scores(image(30, 41)).argmax(axis=0)).all()
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 1000))
-def test_a_mask_written_reads_back(height, width, seed):
-    mask = np.random.default_rng(seed).integers(0, 256, (height, width), np.uint8)
-    with Image.open(io.BytesIO(infer.encode(mask, palette()))) as file:
-        assert file.mode == "P"
-        assert (np.asarray(file) == mask).all()
-        assert (np.asarray(file.convert("RGB")) == palette()[mask]).all()
 
 
 def test_the_palette_is_pascal_vocs():

@@ -110,7 +110,8 @@ def test_a_bundle_labels_as_the_run_does(home):
     code, text = run("export", home / "run", "--out", home / "bundle")
     assert code == 0, text
     names = {"model-symbol.json", "model-0000.params", "model.json", "parity.json"}
-    assert {p.name for p in (home / "bundle").iterdir()} == {*names, "infer.py", "records.py"}
+    scripts = {"infer.py", "pictures.py", "tiling.py", "video.py", "records.py"}
+    assert {p.name for p in (home / "bundle").iterdir()} == {*names, *scripts}
     parity = json.loads((home / "bundle/parity.json").read_text())
     assert parity["passed"] and [row["length"] for row in parity["images"]] == [100, 137, 32]
     for out, model in (("a", "run"), ("b", "bundle")):
@@ -126,7 +127,7 @@ def test_a_bundle_labels_as_the_run_does(home):
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (("predict", "run", "data/val", "--out", "data/val"), "is one of the records"),
+        (("predict", "run", "data/val", "--out", "data/val"), "is one of the inputs"),
         (("predict", "run", "run/log.txt", "--out", "o"), "log.txt: not a record (.csv"),
         (("predict", "run", "nowhere", "--out", "o"), "no record there (.csv, .npy, .npz)"),
         (("predict", "run", "data/val", "--out", "o", "--flip"), "signals go through whole"),

@@ -4,6 +4,7 @@ import errno
 import json
 import sys
 import traceback
+from enum import Enum
 from pathlib import Path
 from typing import Any, Optional, Tuple
 
@@ -144,7 +145,12 @@ def say(*lines: str) -> None:
 
 
 def policy_from(
-    scales: Optional[str], flip: Optional[bool], window: Optional[int], overlap: Optional[float], of: Any
+    scales: Optional[str],
+    flip: Optional[bool],
+    window: Optional[int],
+    overlap: Optional[float],
+    of: Any,
+    blend: Optional[Enum] = None,
 ) -> Any:
     """The run's inference policy `of`, with what the options say in place of its values."""
     try:
@@ -158,20 +164,58 @@ def policy_from(
         flip=of.flip if flip is None else flip,
         window=of.window if window is None else window,
         overlap=of.overlap if overlap is None else overlap,
+        blend=of.blend if blend is None else blend.value,
     )
 
 
+_THROUGH = "How an image goes through the network"
+
 Scales = Annotated[
-    Optional[str], typer.Option(metavar="S,S,...", help="Average over these sizes: 0.75,1,1.25")
+    Optional[str],
+    typer.Option(
+        metavar="S,S,...", help="Average over these sizes: 0.75,1,1.25", rich_help_panel=_THROUGH
+    ),
 ]
 Flip = Annotated[
-    Optional[bool], typer.Option("--flip", help="Average with the mirrored image.", show_default=False)
+    Optional[bool],
+    typer.Option(
+        "--flip", help="Average with the mirrored image.", show_default=False, rich_help_panel=_THROUGH
+    ),
 ]
 Window = Annotated[
-    Optional[int], typer.Option(min=1, help="Side of a sliding window; the whole image without it.")
+    Optional[int],
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Side of a sliding window in pixels; 0: always the whole image at once. "
+        "Without it: whole up to 4 megapixels, windows of 1024 that overlap by a quarter beyond.",
+        rich_help_panel=_THROUGH,
+    ),
 ]
 Overlap = Annotated[
-    Optional[float], typer.Option(min=0, max=0.95, help="Share of a window that the next covers.")
+    Optional[float],
+    typer.Option(
+        min=0,
+        max=0.95,
+        help="Share of a --window that the next one covers: 0.5 unless a run's config says otherwise.",
+        rich_help_panel=_THROUGH,
+    ),
+]
+
+
+class Blends(str, Enum):
+    """The weights of windows, as in tiling.py."""
+
+    gaussian = "gaussian"
+    uniform = "uniform"
+
+
+Blend = Annotated[
+    Optional[Blends],
+    typer.Option(
+        help="How windows are weighted where they overlap: gaussian by default.",
+        rich_help_panel=_THROUGH,
+    ),
 ]
 
 

@@ -72,6 +72,7 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     from segtrain.export import export
     from segtrain.infer import write
     from segtrain.predict import predict
+    from segtrain.products import Products
     from segtrain.trained import open_trained
     from segtrain.training import train
 
@@ -90,5 +91,5 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
         png = cv2.imencode(".png", picture)[1].tobytes()
         write(folder / "images" / f"{val.ids[index]}.png", png)
     bundle = open_trained(folder / "bundle", devices)
-    predict(bundle, [str(folder / "images")], folder / "predictions", overlay=True)
+    predict(bundle, [str(folder / "images")], folder / "predictions", products=Products(overlay=True))
     return {"miou": scores["miou"], "images": len(val.ids), "scores": scores, "parity": parity}

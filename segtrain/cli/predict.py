@@ -1,12 +1,15 @@
 """segtrain predict."""
 
+from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List, Optional
 
 import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import (
+    Blend,
     Debug,
     Devices,
     Flip,
@@ -20,39 +23,134 @@ from segtrain.cli.app import (
     write_json,
 )
 
+_more = partial(typer.Option, rich_help_panel="What is written beside the masks")
+_video = partial(typer.Option, rich_help_panel="Videos and cameras")
+_work = partial(typer.Option, rich_help_panel="How the inputs are worked through")
+
+
+class _Maps(str, Enum):
+    npz = "npz"
+    png = "png"
+
+
+class _Outlines(str, Enum):
+    geojson = "geojson"
+    coco = "coco"
+
 
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")],
-    inputs: Annotated[List[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs.")],
+    inputs: Annotated[
+        List[str],
+        typer.Argument(metavar="INPUT...", help="Images, videos, folders, globs, or camera:0."),
+    ],
     out: Annotated[Path, typer.Option(help="The folder for the masks.")],
     devices: Devices = "auto",
-    overlay: Annotated[bool, typer.Option("--overlay", help="Write masks over images too.")] = False,
+    overlay: Annotated[
+        bool,
+        _more("--overlay", help="The input with its mask over it: overlays/."),
+    ] = False,
+    colour: Annotated[
+        bool,
+        _more("--colour", help="The mask as an RGB PNG, for tools without palettes: colours/."),
+    ] = False,
+    entropy: Annotated[
+        bool,
+        _more("--entropy", help="How unsure the network is of each pixel, as a heat map: entropy/."),
+    ] = False,
+    probabilities: Annotated[
+        Optional[_Maps],
+        _more(
+            help="Of all classes: float16 (classes, H, W), or an 8-bit PNG for each: probabilities/.",
+        ),
+    ] = None,
+    polygons: Annotated[
+        Optional[_Outlines],
+        _more(
+            help="Outlines in pixels: a geojson for each image in polygons/, or polygons.json of all.",
+        ),
+    ] = None,
     scales: Scales = None,
     flip: Flip = None,
     window: Window = None,
     overlap: Overlap = None,
+    blend: Blend = None,
+    frames: Annotated[
+        Optional[int],
+        _video(min=1, metavar="N", help="Stop each after N frames."),
+    ] = None,
+    each_frame: Annotated[
+        bool,
+        _video("--each-frame", help="Of each frame too all that an image gets: NAME/000000.png, ..."),
+    ] = False,
+    resume: Annotated[
+        bool,
+        _work(
+            "--resume",
+            help="Go on where the same model was stopped: leave out inputs whose files are there.",
+        ),
+    ] = False,
+    batch: Annotated[
+        int,
+        _work(min=1, metavar="N", help="Images of one size, or windows, at a time."),
+    ] = 1,
+    workers: Annotated[
+        int,
+        _work(
+            min=1, metavar="N", help="Threads that read, and as many that write, while the network runs."
+        ),
+    ] = 2,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Write a mask for each image: a palette PNG of the same size, its pixels the class ids.
+    """Write a mask for each input: a palette PNG of the same size, its pixels the class ids.
 
-    For a network of signals, write a CSV for each record: sample, time, class and its name.
+    A video gets a video of its masks in colours, at its frame rate, and exact masks with --each-frame.
+    Of a network of signals each record gets a CSV: sample, time, class and its name.
+
+    Ctrl-C finishes the image (of a camera, the video). An input that can't be used is named, the
+    others are done, and the exit code is 2. predict.jsonl in the folder notes what was made of what.
 
     Examples:
 
         segtrain predict runs/camvid-unet photos/ --out masks --overlay
 
-        segtrain predict bundle 'video/*.jpg' --out masks
+        segtrain predict bundle 'more/*.jpg' scan.tif --out masks --polygons geojson --resume
+
+        segtrain predict runs/camvid-unet drive.mp4 --out films --overlay
+
+        segtrain predict runs/camvid-unet camera:0 --frames 250 --out films
 
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
+    from segtrain.errors import Stopped, UserError
     from segtrain.infer import Policy
+    from segtrain.journal import fingerprint
+    from segtrain.predict import How
     from segtrain.predict import predict as write_masks
+    from segtrain.products import Products
+    from segtrain.stopping import StopRequest
     from segtrain.trained import open_trained
 
-    policy = policy_from(scales, flip, window, overlap, Policy())
+    policy = policy_from(scales, flip, window, overlap, Policy(), blend)
+    chosen = (option.value if option else None for option in (probabilities, polygons))
+    products = Products(overlay, colour, entropy, *chosen)
     trained = open_trained(model, devices)
-    written = write_masks(trained, inputs, out, policy, overlay)
-    write_json(json, {"masks": [str(path) for path in written], "classes": trained.classes})
-    say(f"{len(written)} masks in {out}" + (f", overlays in {out / 'overlays'}" if overlay else ""))
+    how = How(fingerprint([model]), resume, batch, workers, frames, each_frame)
+    with StopRequest() as stop:
+        result = write_masks(trained, inputs, out, policy, products, how, stop)
+    write_json(json, result)
+    say(_summary(result, out))
+    if result["failed"]:
+        few = len(result["failed"])
+        raise UserError(f"{few} input{'s' * (few != 1)} can't be used: named above, the others are done")
+    if result["stopped"]:
+        raise Stopped("stopped; add --resume to go on")
+
+
+def _summary(result: Dict[str, Any], out: Path) -> str:
+    made, skipped = len(result["masks"]), result["skipped"]
+    speed = (made - skipped) / max(result["seconds"], 1e-9)
+    already = f", {skipped} of them from before" if skipped else ""
+    return f"{made} mask{'s' * (made != 1)} in {out}{already} ({speed:.1f} inputs/s)"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+from mmap import mmap
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat
 
-from segtrain import infer
+from segtrain import pictures
 from segtrain.errors import UserError
-from segtrain.infer import InputError, Kind
+from segtrain.pictures import InputError, Kind
 
-IMAGES = infer.ENDINGS
+IMAGES = pictures.ENDINGS
 JPEG = {".jpg", ".jpeg"}
 MASKS = IMAGES | {".gif", ".mat"}
 
@@ -24,20 +25,20 @@ _COLOUR = {"RGB", "RGBA", "LA"}
 _ORIENTATION = 274  # the EXIF tag
 
 
-def read_image(path: Path, kind: Kind = Kind(), content: Optional[bytes] = None) -> np.ndarray:
+def read_image(path: Path, kind: Kind = Kind(), content: Union[bytes, mmap, None] = None) -> np.ndarray:
     """A dataset's image, as `decode` gives it; UserError says what to set, or what is wrong."""
     try:
         return decode(path, kind, content)
-    except infer.KindError as error:
+    except pictures.KindError as error:
         found = error.found
         raise UserError(
             f"{error}: set data.channels={found.channels} and data.depth={found.depth}, or convert it"
         ) from None
-    except infer.InputError as error:
+    except pictures.InputError as error:
         raise UserError(str(error)) from None
 
 
-def decode(path: Path, kind: Kind, content: Optional[bytes] = None) -> np.ndarray:
+def decode(path: Path, kind: Kind, content: Union[bytes, mmap, None] = None) -> np.ndarray:
     """An image (H, W, C) of the kind: uint8 of 8 bits, float32 with the file's values otherwise.
 
     Three channels are RGB, with grey repeated and alpha left out; one is grey; any other number
@@ -45,19 +46,16 @@ def decode(path: Path, kind: Kind, content: Optional[bytes] = None) -> np.ndarra
     file's, where it was read already. InputError names a file that can't be decoded or is of
     another kind.
     """
-    try:
-        content = path.read_bytes() if content is None else content
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    if infer.banded(content):
-        return infer.checked(_bands(path, content, kind.channels), kind, path)
-    return infer.read(path, kind, content)
+    content = pictures.contents(path) if content is None else content
+    if pictures.banded(content):
+        return pictures.checked(_bands(path, content, kind.channels), kind, path)
+    return pictures.read(path, kind, content)
 
 
-def _bands(path: Path, content: bytes, channels: int) -> np.ndarray:
+def _bands(path: Path, content: Union[bytes, mmap], channels: int) -> np.ndarray:
     """A TIFF whose bands OpenCV would misread, (H, W, C); the pages of a stack are its bands."""
     try:
-        with tifffile.TiffFile(io.BytesIO(content)) as file:
+        with tifffile.TiffFile(path if isinstance(content, mmap) else io.BytesIO(content)) as file:
             series, page = file.series[0], file.pages.first
             pixels, axes = series.asarray(), series.axes
             colour = page.photometric == tifffile.PHOTOMETRIC.RGB
@@ -88,7 +86,7 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
         raise UserError(f"{path} holds ids, and data.palette is for masks of colours")
     try:
         if ending in (".npy", ".mat"):
-            array = infer.array(path) if ending == ".npy" else _variable(path, variable)
+            array = pictures.array(path) if ending == ".npy" else _variable(path, variable)
             return _whole(array, path)
         ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv.data sets it, for the whole process
         with Image.open(path) as file:

@@ -20,7 +20,7 @@ from typing import Iterator, List, Literal, Sequence, Tuple, Union, overload
 import cv2
 import numpy as np
 
-from segtrain import infer
+from segtrain import pictures
 from segtrain.data.dataset import Sample
 from segtrain.data.files import read_image
 from segtrain.data.labels import check
@@ -100,7 +100,7 @@ class Packed:
         content = _joined(os.pread(self._file.fileno(), stop - start, start), name)
         _, _, _, end = HEADER.unpack_from(content)
         image = read_image(name, self._kind, content[HEADER.size : HEADER.size + end])
-        mask = infer.decode(content[HEADER.size + end :], Kind(channels=1))
+        mask = pictures.decode(content[HEADER.size + end :], Kind(channels=1))
         if mask is None:
             raise _damaged(name)
         mask = mask[..., 0]

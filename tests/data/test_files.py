@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from segtrain import infer
+from segtrain import pictures
 from segtrain.data.files import read_image, read_mask
 from segtrain.errors import UserError
 from segtrain.infer import Kind
@@ -67,8 +67,8 @@ def test_pages_are_bands_and_none_is_dropped(tmp_path):
     assert (read_image(tmp_path / "a.tif", Kind(3, 16)) == image).all()
     with says("16-bit with 3 channels", "data.channels=3"):
         read_image(tmp_path / "a.tif", Kind(1, 16))
-    with pytest.raises(infer.InputError, match="several pages or bands.*npy"):
-        infer.read(tmp_path / "a.tif", Kind(3, 16))
+    with pytest.raises(pictures.InputError, match="several pages or bands.*npy"):
+        pictures.read(tmp_path / "a.tif", Kind(3, 16))
 
 
 def test_alpha_is_left_out_and_multiplies_nothing(tmp_path):
