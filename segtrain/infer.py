@@ -161,7 +161,7 @@ class Predictor:
         if self.policy.views == [(1.0, False)]:
             scores = self._run(batch)
             ids = scores.argmax(axis=1).astype("uint8").asnumpy()
-            found = scores.softmax(axis=1).asnumpy() if probabilities else found
+            found = softmax(scores) if probabilities else found
         else:
             average = self._average(batch)
             ids = average.argmax(axis=1).astype(np.uint8)
@@ -192,7 +192,7 @@ class Predictor:
         if self._side and max(size) > self._side:  # a window that a scale has made larger
             windows = tiling.Windows(self._side, self.policy.overlap, self.policy.blend)
             return np.stack([_joined(tiling.blended(x, windows, self._softmax), size) for x in batch])
-        return self._run(batch).softmax(axis=1).asnumpy()[:, :, : size[0], : size[1]]
+        return softmax(self._run(batch))[:, :, : size[0], : size[1]]
 
     def _run(self, batch: np.ndarray) -> Any:
         """The scores of images (N, H, W, C), or signals (N, L, C), as an MXNet array."""
@@ -202,6 +202,17 @@ class Predictor:
             batch = np.stack([pad(image, self._side) for image in batch])
         batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1))
         return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
+
+
+def softmax(scores: Any) -> np.ndarray:
+    """Scores (N, classes, ...), an MXNet array, as probabilities on the host, float32."""
+    if scores.context.device_type != "cpu":
+        return scores.softmax(axis=1).asnumpy()
+    found = scores.asnumpy()  # on a CPU NumPy takes a fifth of MXNet's time
+    found -= found.max(axis=1, keepdims=True)
+    np.exp(found, out=found)
+    found /= found.sum(axis=1, keepdims=True)
+    return found
 
 
 def _joined(parts: Iterable[tuple[tuple[slice, ...], np.ndarray]], size: Sequence[int]) -> np.ndarray:

@@ -10,26 +10,11 @@ import json
 import sys
 import time
 import warnings
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    Generator,
-    Iterable,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Union,
-)
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image
@@ -40,6 +25,7 @@ from segtrain.errors import Stopped, UserError
 from segtrain.infer import Part, Policy, Predictor
 from segtrain.journal import Journal
 from segtrain.pictures import InputError
+from segtrain.pipeline import ahead, chunks, ordered
 from segtrain.polygons import Coco
 from segtrain.products import OfImages, OfRecords, Products
 from segtrain.records import RecordError
@@ -123,8 +109,7 @@ def predict(
                 tqdm.write(f"segtrain: {done.error}", file=sys.stderr)
             else:
                 lines[done.name] = journal.add(done.name, done.path, done.results)
-    whole = not session.stopped
-    if products.polygons == "coco" and whole:
+    if products.polygons == "coco" and not session.stopped:
         pictures.write(out / "polygons.json", _coco(trained.classes, files, lines, make))
     found = [line for line in lines.values() if line is not None]
     return {
@@ -318,7 +303,7 @@ class _Session:
     def _shots(self, name: str, video: Video, films: Sequence[Any]) -> Iterator[Callable[[], Any]]:
         """What writes each frame, once the network has seen it."""
         numbers = count()
-        for frames in _chunks(ahead(iter(video)), 1 if video.live else self._how.batch):
+        for frames in chunks(ahead(iter(video)), 1 if video.live else self._how.batch):
             if self._asked():
                 return
             for frame, part in zip(frames, self._whole(frames)):
@@ -350,49 +335,3 @@ def _pixels(path: Path) -> int:
         return sys.maxsize
     except Exception:  # whatever is wrong with it, reading it will tell
         return 0
-
-
-def ordered(tasks: Iterable[Callable[[], Any]], workers: int) -> Generator[Future, None, None]:
-    """Run tasks in threads, and give their futures, done, in the order of the tasks.
-
-    The tasks are taken as they are needed, a few ahead, in the thread that asks for the futures.
-    """
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: Deque[Future] = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(task))
-                if len(waiting) > workers + 1:
-                    yield _waited(waiting)
-            while waiting:
-                yield _waited(waiting)
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _waited(waiting: Deque[Future]) -> Future:
-    future = waiting.popleft()
-    wait([future])
-    return future
-
-
-def ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """The items, the next ones made in a thread meanwhile."""
-    tasks = repeat(partial(next, items, None))
-    for future in ordered(tasks, 1):
-        item = future.result()
-        if item is None:
-            return
-        yield item
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[List[Any]]:
-    chunk: List[Any] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

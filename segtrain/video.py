@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -102,7 +103,8 @@ def film(path: Path, video: Video) -> Iterator[Callable[[np.ndarray], None]]:
             writer.release()
         held = _count(other)
         if held != written:  # OpenCV tells of no error
-            raise OSError(f"{path}: only {held} of {written} frames were written (is the disk full?)")
+            lost = f"{held} of {written} frames were written (is the disk full?)"
+            raise OSError(errno.EIO, lost, str(path))
 
 
 def _count(path: Path) -> int:
