@@ -79,7 +79,8 @@ def film(path: Path, video: Video) -> Iterator[Callable[[np.ndarray], None]]:
     """A video file as large and as fast as `video`, whole in the end or not there.
 
     Gives what adds a frame (H, W, 3) uint8 RGB to it. MPEG-4 in .mp4, Motion JPEG in .avi: both lose
-    a little of the pixels. InputError where OpenCV has no such codec, OSError where the disk is full.
+    a little of the pixels; with odd sides OpenCV takes a whole number of frames per second only.
+    InputError where OpenCV has no such codec, OSError where the disk is full.
     """
     height, width = video.size
     code = "MJPG" if path.suffix == ".avi" else "mp4v"

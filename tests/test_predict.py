@@ -196,7 +196,8 @@ def test_films_are_as_large_and_as_fast(tmp_path, name, size):
             add(frame)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     found = video.Video(str(tmp_path / name))
-    assert found.rate == pytest.approx(29.97) and found.count == 5 and found.size == size
+    rate = 30 if size[0] % 2 else 29.97  # the writer of odd sides takes whole rates only
+    assert found.rate == pytest.approx(rate) and found.count == 5 and found.size == size
     assert np.abs(np.array(list(found)).astype(int) - frames).max() <= 8
     grey = video.Video(str(tmp_path / name), Kind(1))
     assert next(iter(grey)).shape == (*size, 1)
@@ -278,7 +279,7 @@ def test_going_on_leaves_out_what_is_there(home, tmp_path):
 def test_ctrl_c_finishes_the_image_and_can_go_on(home, tmp_path):
     given, out = tmp_path / "in", tmp_path / "out"
     given.mkdir()
-    for index in range(150):
+    for index in range(60):
         (given / f"{index:03d}.png").write_bytes((home / "in/0.png").read_bytes())
     arguments = ["predict", home / "run", given, "--out", out, "--polygons", "coco"]
     process = start(*arguments)
@@ -289,11 +290,11 @@ def test_ctrl_c_finishes_the_image_and_can_go_on(home, tmp_path):
     text, _ = process.communicate()
     assert process.returncode == 130 and "add --resume to go on" in text
     made = sorted(p.name for p in out.glob("*.png"))
-    assert 5 <= len(made) < 150 and made == sorted(p.name for p in given.iterdir())[: len(made)]
+    assert 5 <= len(made) < 60 and made == sorted(p.name for p in given.iterdir())[: len(made)]
     assert not list(out.glob(".*")) and not (out / "polygons.json").exists()
     code, text = run(*arguments, "--resume", "--json", out / "r.json")
     assert code == 0 and json.loads((out / "r.json").read_text())["skipped"] == len(made)
-    assert len(COCO(str(out / "polygons.json")).imgs) == 150
+    assert len(COCO(str(out / "polygons.json")).imgs) == 60
 
 
 def test_a_large_image_goes_in_windows_and_says_so(home, tmp_path):
