@@ -2,7 +2,7 @@
 
 A small U-Net with random weights predicts a picture of 20,000 x 20,000 pixels, and one of
 1024 x 1024, each in a process of its own; what the first takes more at its peak is the image, the rows
-that wait for the windows below, and the mask's rows. Fails where that is more than 2 GB.
+that wait for the windows below, and the mask's rows. Fails where that is more than 2 GiB.
 
     python scripts/predict_huge.py [--side 20000] [--classes 11] [--ending png] [--overlay] [--bar 2.0]
 """
@@ -59,12 +59,12 @@ def work(image, out, classes, overlay):
 
 
 def peak(*arguments):
-    """Run this script in a process; its peak of memory in GB, and its seconds."""
+    """Run this script in a process; its peak of memory in GiB, and its seconds."""
     start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     subprocess.run([sys.executable, __file__, *map(str, arguments)], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     assert after > before, "the small one must come first"
-    return after * 1024 / 1e9, time.perf_counter() - start
+    return after / 2**20, time.perf_counter() - start
 
 
 def main():
@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--classes", type=int, default=11)
     parser.add_argument("--ending", default="png", choices=["png", "jpg", "tif"])
     parser.add_argument("--overlay", action="store_true")
-    parser.add_argument("--bar", type=float, default=2.0, help="GB")
+    parser.add_argument("--bar", type=float, default=2.0, help="GiB")
     parser.add_argument("--work", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
@@ -91,8 +91,8 @@ def main():
         assert mask.shape == (options.side, options.side)
         assert len(np.unique(mask)) > 1
     print(
-        f"{options.side} x {options.side}, {options.classes} classes, {options.ending}: {whole:.2f} GB, "
-        f"{whole - own:.2f} GB over the {own:.2f} GB of a window alone, in {seconds:.0f} s"
+        f"{options.side} x {options.side}, {options.classes} classes, {options.ending}: {whole:.2f} GiB, "
+        f"{whole - own:.2f} GiB over the {own:.2f} GiB of a window alone, in {seconds:.0f} s"
     )
     sys.exit(whole - own > options.bar)
 

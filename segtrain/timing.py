@@ -73,7 +73,8 @@ def loop(made: Prepared, epoch: int, count: int) -> float:
 def image(made: Prepared, index: int) -> float:
     """Seconds to read and judge a validation image."""
     learner = made.learner
-    predictor = Predictor(learner.net, learner.contexts[0], policy_of(made.config), learner.net.side)
+    net = learner.net
+    predictor = Predictor(net, learner.contexts[0], policy_of(made.config), net.side, net.stride)
     begun = time.perf_counter()
     predictor.mask(made.val.read(index % len(made.val.ids)).image)
     return time.perf_counter() - begun
