@@ -91,8 +91,8 @@ def main():
         assert mask.shape == (options.side, options.side)
         assert len(np.unique(mask)) > 1
     print(
-        f"{options.side} x {options.side}, {options.classes} classes, {options.ending}: {whole:.2f} GiB, "
-        f"{whole - own:.2f} GiB over the {own:.2f} GiB of a window alone, in {seconds:.0f} s"
+        f"{options.side} x {options.side}, {options.classes} classes, {options.ending}: {whole:.2f} "
+        f"GiB, {whole - own:.2f} GiB over the {own:.2f} GiB of a window alone, in {seconds:.0f} s"
     )
     sys.exit(whole - own > options.bar)
 

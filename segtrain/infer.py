@@ -94,8 +94,8 @@ class Predictor:
 
     `forward` takes raw pixels (N, C, H, W) as an MXNet array and gives scores (N, classes, H, W).
     side: the only height and width that it takes; then images go through in windows of that size.
-    stride: sides that it takes without padding are its multiples. Set `batch` to send that many
-    windows through at a time.
+    stride: sides that it takes without padding are its multiples, and so are windows. `batch` of
+    them go through at a time.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Predictor:
         stride: int = 1,
     ):
         self._forward, self._context, self._side, self.batch = forward, context, side, 1
-        self._automatic = side or -(-SIDE // stride) * stride
+        self._stride = 1 if side else stride
         self.policy = policy._replace(window=side) if side else policy
 
     def mask(self, image: np.ndarray) -> np.ndarray:
@@ -135,10 +135,10 @@ class Predictor:
         """The windows in which an image of this shape (H, W, C) goes through; None: it goes whole."""
         side, overlap, blend = self.policy.window, self.policy.overlap, self.policy.blend
         if side is None and len(shape) == 3 and shape[0] * shape[1] > WHOLE:
-            return tiling.Windows(self._automatic, OVERLAP, blend)
+            side, overlap = SIDE, OVERLAP
         if not side or (side >= max(shape[:2]) and not self._side):
             return None
-        return tiling.Windows(side, overlap, blend)
+        return tiling.Windows(-(-side // self._stride) * self._stride, overlap, blend, self._stride)
 
     def parts(self, image: np.ndarray, probabilities: bool = False) -> Iterator[Part]:
         """What is found in an image, a part at a time, from top to bottom and from left to right.

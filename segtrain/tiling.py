@@ -18,32 +18,39 @@ class Windows(NamedTuple):
 
     blend: how windows are weighted where they overlap: "uniform", or "gaussian", by a Gaussian of
     deviation side / 8 about the window's centre (Isensee et al. 2021, nnU-Net, section "inference").
+    stride: the network's. Windows begin at its multiples, because a network that halves its input
+    sees pairs of pixels: at an odd place it would see other pairs than in the whole image.
     """
 
     side: int
     overlap: float = 0.5
     blend: str = "gaussian"
+    stride: int = 1
 
+    def spans(self, length: int) -> list[slice]:
+        """The windows along a side of an image, evenly spread.
 
-def spans(length: int, side: int, overlap: float) -> list[slice]:
-    """Windows of `side` that cover `length`, evenly spread, overlapping at least as asked."""
-    if side >= length:
-        return [slice(0, length)]
-    count = 1 + -int(-(length - side) // max(1, side * (1 - overlap)))
-    return [slice(int(s), int(s) + side) for s in np.linspace(0, length - side, count).round()]
+        They overlap at least as asked, so far as the stride allows; the last one may be shorter.
+        """
+        if self.side >= length:
+            return [slice(0, length)]
+        last = -((self.side - length) // self.stride)  # in strides, as is `most`
+        most = max(1, int(self.side * (1 - self.overlap) / self.stride))
+        starts = np.linspace(0, last, 1 - -last // most).round().astype(int) * self.stride
+        return [slice(start, min(start + self.side, length)) for start in starts.tolist()]
 
 
 def shares(windows: Sequence[slice], blend: str) -> list[np.ndarray]:
-    """Each window's share (side,) float32 of each of its places; at every place they add up to 1."""
-    side = windows[0].stop - windows[0].start
+    """Each window's share float32 of each of its places; at every place they add up to 1."""
+    side = windows[0].stop
+    weight = np.ones(side)
     if blend == "gaussian":
         weight = np.exp(-0.5 * ((np.arange(side) - (side - 1) / 2) / (side / 8)) ** 2)
-    else:
-        weight = np.ones(side)
     total = np.zeros(windows[-1].stop)
-    for window in windows:
-        total[window] += weight
-    return [(weight / total[window]).astype(np.float32) for window in windows]
+    weights = [weight[: window.stop - window.start] for window in windows]
+    for window, part in zip(windows, weights):
+        total[window] += part
+    return [(part / total[window]).astype(np.float32) for window, part in zip(windows, weights)]
 
 
 def blended(
@@ -56,11 +63,12 @@ def blended(
     float32; they cover the image once, from top to bottom and from left to right. What is held is a
     few windows, and the rows that the next windows reach too: classes x overlap x side x W values.
     """
-    rows, columns = (spans(length, windows.side, windows.overlap) for length in image.shape[:2])
+    rows, columns = (windows.spans(length) for length in image.shape[:2])
     across, down = shares(columns, windows.blend), shares(rows, windows.blend)
     above, shared = np.zeros(0), 0  # what the windows above gave to the first rows of the next ones
     for row, share, end in zip(rows, down, _ends(rows)):
-        for place, found in _across(image[row], columns, across, run, batch):
+        for place, found in _across(_filled(image[row], rows, 0), columns, across, run, batch):
+            found = found[:, : len(share)]
             found *= share[:, None]
             if shared:
                 found[:, :shared] += above[:, :shared, place]
@@ -84,6 +92,7 @@ def _across(
     for column, share, end, found in zip(
         columns, across, _ends(columns), _each(image, columns, run, batch)
     ):
+        found = found[:, :, : len(share)]
         found *= share
         if left is not None:
             found[:, :, : left.shape[2]] += left
@@ -95,7 +104,16 @@ def _each(
     image: np.ndarray, columns: Sequence[slice], run: Callable[[np.ndarray], np.ndarray], batch: int
 ) -> Iterator[np.ndarray]:
     for first in range(0, len(columns), batch):
-        yield from run(np.stack([image[:, column] for column in columns[first : first + batch]]))
+        group = columns[first : first + batch]
+        yield from run(np.stack([_filled(image[:, column], columns, 1) for column in group]))
+
+
+def _filled(window: np.ndarray, windows: Sequence[slice], axis: int) -> np.ndarray:
+    """A window as large as the others, mirrored at its end, as the network would do by itself."""
+    missing = windows[0].stop - window.shape[axis]
+    if not missing:
+        return window
+    return np.pad(window, [(0, missing * (axis == i)) for i in range(window.ndim)], mode="reflect")
 
 
 def _ends(windows: Sequence[slice]) -> list[int]:

@@ -279,7 +279,7 @@ def test_going_on_leaves_out_what_is_there(home, tmp_path):
 def test_ctrl_c_finishes_the_image_and_can_go_on(home, tmp_path):
     given, out = tmp_path / "in", tmp_path / "out"
     given.mkdir()
-    for index in range(60):
+    for index in range(30):
         (given / f"{index:03d}.png").write_bytes((home / "in/0.png").read_bytes())
     arguments = ["predict", home / "run", given, "--out", out, "--polygons", "coco"]
     process = start(*arguments)
@@ -290,11 +290,11 @@ def test_ctrl_c_finishes_the_image_and_can_go_on(home, tmp_path):
     text, _ = process.communicate()
     assert process.returncode == 130 and "add --resume to go on" in text
     made = sorted(p.name for p in out.glob("*.png"))
-    assert 5 <= len(made) < 60 and made == sorted(p.name for p in given.iterdir())[: len(made)]
+    assert 5 <= len(made) < 30 and made == sorted(p.name for p in given.iterdir())[: len(made)]
     assert not list(out.glob(".*")) and not (out / "polygons.json").exists()
     code, text = run(*arguments, "--resume", "--json", out / "r.json")
     assert code == 0 and json.loads((out / "r.json").read_text())["skipped"] == len(made)
-    assert len(COCO(str(out / "polygons.json")).imgs) == 60
+    assert len(COCO(str(out / "polygons.json")).imgs) == 30
 
 
 def test_a_large_image_goes_in_windows_and_says_so(home, tmp_path):
@@ -318,4 +318,4 @@ def test_a_large_image_goes_in_windows_and_says_so(home, tmp_path):
     assert "megapixels" not in quiet and 0 < result["inputs"][0]["entropy"] < 1
     predicted(home, tmp_path / "whole", tmp_path / "large.png", "--window", 0)
     whole = pixels(tmp_path / "whole/large.png")
-    assert (whole == mask).mean() > 0.99
+    assert (whole == mask).mean() > 0.9999
