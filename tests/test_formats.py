@@ -107,11 +107,11 @@ def refuses(tmp_path, images):
     code, text = run("predict", tmp_path / "run", photo, "--out", tmp_path / "no")
     assert code == 2 and "photo.png is 8-bit with 3 channels, and" in text and "is wanted" in text
     done = inferred(tmp_path, photo)
-    assert done.returncode == 1 and "photo.png is 8-bit with 3 channels" in done.stderr
+    assert done.returncode == 2 and "photo.png is 8-bit with 3 channels" in done.stderr
     bands = tmp_path / "bands.tif"
     tifffile.imwrite(bands, np.zeros((8, 8, 6), np.uint16), planarconfig="contig")
     done = inferred(tmp_path, bands)
-    assert done.returncode == 1 and ".npy" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and ".npy" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_splits_of_other_classes_are_refused(tmp_path):
