@@ -7,6 +7,7 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import (
+    Blend,
     Debug,
     Devices,
     Flip,
@@ -29,6 +30,7 @@ def evaluate(
     flip: Flip = None,
     window: Window = None,
     overlap: Overlap = None,
+    blend: Blend = None,
     tolerance: Annotated[
         Optional[float], typer.Option(metavar="MS", min=0, help="Of signals' onsets and offsets, in ms.")
     ] = None,
@@ -54,7 +56,7 @@ def evaluate(
     trained = open_trained(run, devices)
     if trained.config is None:
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
-    policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
+    policy = policy_from(scales, flip, window, overlap, policy_of(trained.config), blend)
     dataset = open_split(trained.config.data, split, trained.classes)
     if tolerance is not None and getattr(dataset, "rate", None) is None:
         raise UserError(
