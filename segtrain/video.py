@@ -69,9 +69,8 @@ class Video:
 
     @property
     def ending(self) -> str:
-        """What a video made of this one is: MPEG-4, or Motion JPEG, which can have odd sides."""
-        odd = self.size[0] % 2 or self.size[1] % 2
-        return ".avi" if odd or self.source.lower().endswith(".avi") else ".mp4"
+        """What a video made of this one is: MPEG-4, or Motion JPEG where this one is an .avi."""
+        return ".avi" if self.source.lower().endswith(".avi") else ".mp4"
 
 
 @contextmanager
@@ -79,23 +78,23 @@ def film(path: Path, video: Video) -> Iterator[Callable[[np.ndarray], None]]:
     """A video file as large and as fast as `video`, whole in the end or not there.
 
     Gives what adds a frame (H, W, 3) uint8 RGB to it. MPEG-4 in .mp4, Motion JPEG in .avi: both lose
-    a little of the pixels; with odd sides OpenCV takes a whole number of frames per second only.
+    a little of the pixels, and want even sides: of an odd one the last line is there twice.
     InputError where OpenCV has no such codec, OSError where the disk is full.
     """
     height, width = video.size
+    below, right = height % 2, width % 2
     code = "MJPG" if path.suffix == ".avi" else "mp4v"
-    api = cv2.CAP_OPENCV_MJPEG if height % 2 or width % 2 else cv2.CAP_ANY  # FFmpeg's drops odd lines
     written = 0
     with aside(path, path.suffix) as other:
-        writer = cv2.VideoWriter(
-            str(other), api, cv2.VideoWriter.fourcc(*code), video.rate, (width, height)
-        )
+        fourcc, size = cv2.VideoWriter.fourcc(*code), (width + right, height + below)
+        writer = cv2.VideoWriter(str(other), fourcc, video.rate, size)
         if not writer.isOpened():
             raise InputError(f"{path}: this OpenCV can't write {code} videos of {width}x{height}")
 
         def add(frame: np.ndarray) -> None:
             nonlocal written
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+            even = cv2.copyMakeBorder(frame, 0, below, 0, right, cv2.BORDER_REPLICATE)
+            writer.write(cv2.cvtColor(even, cv2.COLOR_RGB2BGR))
             written += 1
 
         try:

@@ -182,7 +182,7 @@ def test_a_video_and_its_frames(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("a.mp4", (48, 64)), ("a.avi", (48, 64)), ("b.avi", (47, 63))]
+    ("name", "size"), [("a.mp4", (48, 64)), ("a.avi", (48, 64)), ("b.mp4", (47, 63))]
 )
 def test_films_are_as_large_and_as_fast(tmp_path, name, size):
     class Like:
@@ -196,11 +196,12 @@ def test_films_are_as_large_and_as_fast(tmp_path, name, size):
             add(frame)
     assert [p.name for p in tmp_path.iterdir()] == [name]
     found = video.Video(str(tmp_path / name))
-    rate = 30 if size[0] % 2 else 29.97  # the writer of odd sides takes whole rates only
-    assert found.rate == pytest.approx(rate) and found.count == 5 and found.size == size
-    assert np.abs(np.array(list(found)).astype(int) - frames).max() <= 8
+    even = tuple(side + side % 2 for side in size)  # which the codecs want
+    assert found.rate == pytest.approx(29.97) and found.count == 5 and found.size == even
+    again = np.array(list(found))[:, : size[0], : size[1]]
+    assert np.abs(again.astype(int) - frames).max() <= 8
     grey = video.Video(str(tmp_path / name), Kind(1))
-    assert next(iter(grey)).shape == (*size, 1)
+    assert next(iter(grey)).shape == (*even, 1)
     with pytest.raises(InputError, match="8-bit pictures"):
         video.Video(str(tmp_path / name), Kind(3, 16))
 
