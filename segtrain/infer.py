@@ -336,10 +336,11 @@ def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace)
 
     def frames(name: str, path: Path) -> None:
         source = video.Video(str(path), kind, options.frames)
+        film = f"{name}{video.film_ending(path)}"
         with ExitStack() as stack:
-            mask = stack.enter_context(video.film(out / f"{name}{source.ending}", source))
+            mask = stack.enter_context(video.film(out / film, source))
             if options.overlay:
-                over = stack.enter_context(video.film(overlays / f"{name}{source.ending}", source))
+                over = stack.enter_context(video.film(overlays / film, source))
             try:
                 for frame in source:
                     ids = predictor.mask(frame)
@@ -351,9 +352,9 @@ def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace)
                     raise
 
     files = find(options.input, ENDINGS | video.ENDINGS)
-    endings = [".png", ".mp4", ".avi"]
-    targets = (folder / f"{n}{e}" for folder in (out, overlays) for n in files for e in endings)
-    refuse_overwriting(files, targets)
+    endings = {n: video.film_ending(p) if video.is_video(p) else ".png" for n, p in files.items()}
+    names = [f"{name}{ending}" for name, ending in endings.items()]
+    refuse_overwriting(files, (home / name for home in (out, overlays) for name in names))
     return _each(files, lambda name, path: (frames if video.is_video(path) else image)(name, path))
 
 

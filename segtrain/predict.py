@@ -139,7 +139,7 @@ def _targets(make: Union[OfImages, OfRecords], name: str, path: Path, how: How) 
     if isinstance(make, OfRecords) or not is_video(path):
         return [target for targets in make.targets(name).values() for target in targets]
     first = make.targets(_frame(name, 0)).values() if how.each_frame else []
-    return [*make.films(name), *(target for targets in first for target in targets)]
+    return [*make.films(name, path), *(target for targets in first for target in targets)]
 
 
 def _frame(name: str, number: int) -> str:
@@ -191,7 +191,7 @@ class _Session:
             if self._asked():
                 return
             try:
-                yield Done(name, path, self._video(name, str(path)))
+                yield Done(name, path, self._video(name, path))
             except InputError as error:
                 yield Done(name, path, {}, error)
             except Stopped:
@@ -283,11 +283,11 @@ class _Session:
 
     # ---- videos
 
-    def _video(self, name: str, source: str) -> Dict[str, Any]:
+    def _video(self, name: str, source: Path) -> Dict[str, Any]:
         """Write the films of a video; figures of it. Stopped where they can't become whole."""
         assert isinstance(self._make, OfImages)
-        video, figures = self._make.open(source, self._how.frames), []
-        paths = self._make.films(name, video)
+        video, figures = self._make.open(str(source), self._how.frames), []
+        paths = self._make.films(name, source)
         with ExitStack() as stack:
             films = [stack.enter_context(film(path, video)) for path in paths]
             bar = tqdm(total=video.count, desc=name, unit="frame", disable=None, leave=False)

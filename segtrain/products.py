@@ -23,7 +23,7 @@ from segtrain.errors import UserError
 from segtrain.infer import Part
 from segtrain.pictures import File, aside, display, mask_picture, mix, overlay_picture, picture, write
 from segtrain.trained import Trained
-from segtrain.video import Video
+from segtrain.video import Video, film_ending
 
 HEAT = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 
@@ -99,13 +99,9 @@ class OfImages:
         """A video or camera; InputError if it can't be used."""
         return Video(source, self._kind, limit)
 
-    def films(self, name: str, like: Optional[Video] = None) -> List[Path]:
-        """The video files of a video: of its masks, then of its overlays.
-
-        Like the video, or like those that are there.
-        """
-        there = ".avi" if (self._out / f"{name}.avi").is_file() else ".mp4"
-        file = f"{name}{like.ending if like else there}"
+    def films(self, name: str, source: Path) -> List[Path]:
+        """The video files of a video: of its masks, then of its overlays."""
+        file = f"{name}{film_ending(source)}"
         return [self._out / file, *[self._out / "overlays" / file] * self._products.overlay]
 
     def shot(self, frame: np.ndarray, ids: np.ndarray) -> List[np.ndarray]:

@@ -67,11 +67,6 @@ class Video:
         finally:
             self._capture.release()
 
-    @property
-    def ending(self) -> str:
-        """What a video made of this one is: MPEG-4, or Motion JPEG where this one is an .avi."""
-        return ".avi" if self.source.lower().endswith(".avi") else ".mp4"
-
 
 @contextmanager
 def film(path: Path, video: Video) -> Iterator[Callable[[np.ndarray], None]]:
@@ -139,3 +134,8 @@ def _opened(source: str) -> Any:
     if is_camera(source):
         raise InputError(f"{source}: there is no such camera, or /dev/video{number} can't be opened")
     raise InputError(f"{source}: not a video that can be decoded (damaged or truncated?)")
+
+
+def film_ending(source: str | Path) -> str:
+    """That of a video made of this one: MPEG-4, or Motion JPEG where this one is an .avi."""
+    return ".avi" if Path(source).suffix.lower() == ".avi" else ".mp4"
