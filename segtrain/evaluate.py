@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import time
 from collections import deque
@@ -19,7 +21,8 @@ from segtrain.infer import Predictor
 from segtrain.metrics import Counts
 
 AHEAD = 1 << 28  # bytes of samples that wait their turn
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 class Seen(NamedTuple):
@@ -28,7 +31,9 @@ class Seen(NamedTuple):
     id: str
     truth: np.ndarray  # (H, W) or (L,) uint8
     mask: np.ndarray  # likewise
-    probabilities: np.ndarray | None = None  # (classes, H, W) or (classes, L), where a measure needs them
+    probabilities: np.ndarray | None = (
+        None  # (classes, H, W) or (classes, L), where a measure needs them
+    )
 
 
 def evaluate(
@@ -46,13 +51,16 @@ def evaluate(
 
     Keys: miou, miou_ci95 and the rest of metrics.summary, per_class, confusion (rows: truth), policy,
     images_per_second, images[{id, miou, pixel_accuracy, truth_sha256, counts}]: an image's miou is its
-    own, None where all of it is ignored, and its counts are those of metrics.Counts. For signals
-    whose rate is known also events: onsets and offsets matched within `tolerance_ms`.
+    own, None where all of it is ignored, and its counts are those of metrics.Counts. With `measures`
+    also their figures, and measures: the policy of each. For signals whose rate is known also events:
+    onsets and offsets matched within `tolerance_ms`.
     """
     book = _Book(dataset, tolerance_ms, measures, keep)
     begun = time.perf_counter()
     seen = _look(predictor, dataset, stop, book.probabilistic)
-    counted = tqdm(_ahead(book.add, seen), total=len(dataset.ids), desc="eval", disable=None, leave=False)
+    counted = tqdm(
+        _ahead(book.add, seen), total=len(dataset.ids), desc="eval", disable=None, leave=False
+    )
     rows = list(counted)
     seconds = time.perf_counter() - begun
     if len(rows) < len(dataset.ids):
@@ -84,7 +92,9 @@ class _Book:
         }
         for name, measure in self._measures.items():
             if measure.images_only and getattr(dataset, "dim", 2) == 1:
-                raise UserError(f"the measure {name!r} is for images, and these are signals: leave it out")
+                raise UserError(
+                    f"the measure {name!r} is for images, and these are signals: leave it out"
+                )
         self.probabilistic = any(m.probabilistic for m in self._measures.values())
 
     def add(self, seen: Seen) -> dict[str, Any]:
@@ -114,12 +124,37 @@ class _Book:
         if self._events:
             found["events"] = self._events.result()
         for name, measure in self._measures.items():
-            overall, per_class = measure.result()
-            found[name] = overall
+            figures, policy, per_class, details = measure.result()
+            found.update(**figures, **details)
+            found.setdefault("measures", {})[name] = policy
             for key, values in per_class.items():
                 for row, value in zip(found["per_class"], values):
                     row[key] = value
         return found
+
+
+def as_csv(result: dict[str, Any]) -> str:
+    """A result as one table: a row for all, one for each class, one for each image.
+
+    `iou` and `dice` of all and of an image are means over classes; blank where there is no number.
+    """
+    plain = (int, float, type(None))
+    whole = {"iou": result["miou"], **{k: v for k, v in result.items() if isinstance(v, plain)}}
+    rows = [
+        {"scope": "all", "name": "", **whole, "pixels": sum(c["pixels"] for c in result["per_class"])}
+    ]
+    rows += [{"scope": "class", **row} for row in result["per_class"]]
+    for image in result["images"]:
+        own = {k: v for k, v in image.items() if isinstance(v, plain)}
+        pixels = sum(image["counts"]["truth"])
+        rows.append({"scope": "image", "name": image["id"], "iou": own["miou"], **own, "pixels": pixels})
+    left_out = {"miou", "images_per_second"}
+    columns = [c for c in dict.fromkeys(key for row in rows for key in row) if c not in left_out]
+    text = io.StringIO()
+    table = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def image_counts(rows: Sequence[dict[str, Any]]) -> Counts:

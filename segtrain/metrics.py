@@ -126,7 +126,9 @@ def interval(values: np.ndarray) -> list[float | None]:
     return [number(v) for v in np.percentile(known, [2.5, 97.5])] if len(known) else [None, None]
 
 
-def voided(truth: np.ndarray, predicted: np.ndarray, ignore: int | None) -> tuple[np.ndarray, np.ndarray]:
+def voided(
+    truth: np.ndarray, predicted: np.ndarray, ignore: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Both masks with VOID where the truth is `ignore`, for scores of shapes.
 
     So neither has a region there, and its border is in both: it is neither won nor lost.

@@ -95,7 +95,7 @@ def test_boundary_scores_are_the_published_ones(case):
     known = [[v for v in values if v is not None] for values in (ious, f1s)]
     wanted = [np.mean(values) if values else None for values in known]
     assert [own["boundary_iou"], own["boundary_f1"]] == pytest.approx(wanted)
-    assert [found.overall["iou"], found.overall["f1"]] == pytest.approx(wanted)
+    assert [found.figures["boundary_iou"], found.figures["boundary_f1"]] == pytest.approx(wanted)
 
 
 def test_boundary_scores_are_pooled_and_per_image():
@@ -104,12 +104,11 @@ def test_boundary_scores_are_pooled_and_per_image():
     measure = boundary.build(2, None)
     own = [measure.add(masks[0], masks[1]), measure.add(masks[2], masks[2])]
     assert own[1] == {"boundary_iou": 1, "boundary_f1": 1}
-    result = measure.result().overall
-    for key in ("iou", "f1"):
-        first = own[0][f"boundary_{key}"]
-        assert result[f"{key}_per_image"] == pytest.approx((first + 1) / 2)
-        assert first < result[key] < 1
-    assert "0.02" in result["policy"] and "0.008" in result["policy"]
+    figures, policy, *_ = measure.result()
+    for key, first in own[0].items():
+        assert figures[f"{key}_per_image"] == pytest.approx((first + 1) / 2)
+        assert first < figures[key] < 1
+    assert "0.02" in policy and "0.008" in policy
 
 
 @settings(deadline=None, max_examples=60)
@@ -140,7 +139,7 @@ def test_a_segment_cut_in_two_costs_a_bit(predicted, bits):
     measure = segments.build(2, None)
     assert measure.add(truth, ids)["vi_split"] == pytest.approx(bits)
     assert measure.add(ids, truth)["vi_merge"] == pytest.approx(bits)
-    assert measure.result().overall["vi"] == pytest.approx(bits)
+    assert measure.result().figures["vi"] == pytest.approx(bits)
 
 
 def test_calibration_is_guos_sum_over_bins():
@@ -156,14 +155,14 @@ def test_calibration_is_guos_sum_over_bins():
         valid = truth != IGNORE
         seen.append((p.max(axis=0)[valid], (predicted == truth)[valid]))
     confidence, hits = (np.concatenate(parts) for parts in zip(*seen))
-    error, rows = 0, measure.result().overall["bins"]
+    error, rows = 0, measure.result().details["calibration"]
     for low, high, row in zip(edges, edges[1:], rows):
         inside = (confidence > low) & (confidence <= high)
         assert row["pixels"] == inside.sum()
         if inside.any():
             error += inside.mean() * abs(hits[inside].mean() - confidence[inside].mean())
             assert row["accuracy"] == pytest.approx(hits[inside].mean())
-    assert measure.result().overall["ece"] == pytest.approx(error, rel=1e-5)
+    assert measure.result().figures["ece"] == pytest.approx(error, rel=1e-5)
     assert 0 < own["ece"] < 1 and len(rows) == 15
 
 

@@ -2,10 +2,11 @@
 
 import errno
 import json
+import re
 import sys
 import traceback
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import typer
 from typer.core import TyperGroup
@@ -128,7 +129,9 @@ def write_json(path: Optional[Path], result: Any) -> None:
     """The result of a command for `--json FILE`; nothing where it wasn't asked for."""
     if path is None:
         return
+    numbers = r"\[\s+[-\d.eE+]+(?:,\s+[-\d.eE+]+)*\s+\]"  # a list of them goes on one line
     text = json.dumps(result, indent=1)
+    text = re.sub(numbers, lambda found: "".join(found[0].split()).replace(",", ", "), text)
     if str(path) == "-":
         typer.echo(text)
         return
@@ -172,6 +175,12 @@ Window = Annotated[
 ]
 Overlap = Annotated[
     Optional[float], typer.Option(min=0, max=0.95, help="Share of a window that the next covers.")
+]
+
+
+With = Annotated[
+    List[Path],
+    typer.Option("--with", metavar="RUN", help="Average probabilities with this run's; repeatable."),
 ]
 
 

@@ -14,6 +14,7 @@ from segtrain.cli.app import (
     Overlap,
     Scales,
     Window,
+    With,
     app,
     policy_from,
     say,
@@ -27,6 +28,7 @@ def predict(
     inputs: Annotated[List[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs.")],
     out: Annotated[Path, typer.Option(help="The folder for the masks.")],
     devices: Devices = "auto",
+    others: With = [],
     overlay: Annotated[bool, typer.Option("--overlay", help="Write masks over images too.")] = False,
     scales: Scales = None,
     flip: Flip = None,
@@ -45,14 +47,16 @@ def predict(
 
         segtrain predict bundle 'video/*.jpg' --out masks
 
+        segtrain predict runs/a photos/ --with runs/b --with runs/c --out masks
+
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.infer import Policy
     from segtrain.predict import predict as write_masks
-    from segtrain.trained import open_trained
+    from segtrain.trained import open_ensemble
 
     policy = policy_from(scales, flip, window, overlap, Policy())
-    trained = open_trained(model, devices)
+    trained = open_ensemble([model, *others], devices)
     written = write_masks(trained, inputs, out, policy, overlay)
     write_json(json, {"masks": [str(path) for path in written], "classes": trained.classes})
     say(f"{len(written)} masks in {out}" + (f", overlays in {out / 'overlays'}" if overlay else ""))

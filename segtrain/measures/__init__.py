@@ -15,10 +15,12 @@ Figures = Dict[str, Optional[float]]
 
 
 class Result(NamedTuple):
-    """The scores over all images, and the columns they add to the table of classes."""
+    """The scores over all images, and what was measured, in words."""
 
-    overall: Dict[str, Any]  # with a key 'policy': what was measured, in words
-    per_class: Dict[str, List[Optional[float]]] = {}
+    figures: Figures
+    policy: str
+    per_class: Dict[str, List[Optional[float]]] = {}  # columns of the table of classes
+    details: Dict[str, Any] = {}
 
 
 class Measure(Protocol):

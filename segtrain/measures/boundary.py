@@ -18,9 +18,9 @@ POLICY = (
     f"Boundary IoU: IoU of the pixels of each class at most round({IOU_REACH} of the diagonal) inside "
     "its outline or the image's border (Cheng et al. 2021); boundary F1: share of the outline's pixels "
     f"with one of the other outline within ceil({F1_REACH} of the diagonal), precision and recall as in "
-    "DAVIS's script, per class as in Csurka et al. 2013; f1 and iou are from counts pooled over images, "
-    "then averaged over classes, f1_per_image and iou_per_image the means over images of the image's "
-    "own; absent classes as for IoU; pixels whose truth is ignored are taken out of both masks"
+    "DAVIS's script, per class as in Csurka et al. 2013; both are from counts pooled over images, "
+    "then averaged over classes, those per image the means over images of the image's own; absent "
+    "classes as for IoU; pixels whose truth is ignored are taken out of both masks"
 )
 
 
@@ -46,17 +46,17 @@ class Boundary:
         return self._images[-1]
 
     def result(self) -> Result:
-        """iou, f1, iou_per_image, f1_per_image; of the classes boundary_iou and boundary_f1."""
+        """boundary_iou and boundary_f1, each also _per_image, and of each class."""
         per_class = {"boundary_iou": _iou(self._bands), "boundary_f1": f1(self._outlines)}
         there = self._bands[1:].any(axis=0)
         per_class["boundary_f1"] = np.where(there, per_class["boundary_f1"], np.nan)
-        overall = {}
+        figures = {}
         for key, values in per_class.items():
-            name, own = key[9:], np.array([image[key] for image in self._images], float)
-            overall[name] = number(mean(values))
-            overall[f"{name}_per_image"] = number(mean(own)) if len(own) else None
+            own = np.array([image[key] for image in self._images], float)
+            figures[key] = number(mean(values))
+            figures[f"{key}_per_image"] = number(mean(own)) if len(own) else None
         columns = {key: [number(v) for v in values] for key, values in per_class.items()}
-        return Result({**overall, "policy": POLICY}, columns)
+        return Result(figures, POLICY, columns)
 
 
 def build(classes: int, ignore: int | None) -> Boundary:

@@ -37,7 +37,7 @@ class Calibration:
         return {"ece": _error(sums)}
 
     def result(self) -> Result:
-        """ece, and bins[{confidence, accuracy, pixels}]: means and a count, None in an empty bin."""
+        """ece, and calibration[{confidence, accuracy, pixels}], a row per bin, None in an empty one."""
         rows = [
             {
                 "confidence": confidence / pixels if pixels else None,
@@ -46,7 +46,7 @@ class Calibration:
             }
             for pixels, confidence, hits in self._sums.T.tolist()
         ]
-        return Result({"ece": _error(self._sums), "bins": rows, "policy": POLICY})
+        return Result({"ece": _error(self._sums)}, POLICY, details={"calibration": rows})
 
 
 def build(classes: int, ignore: int | None) -> Calibration:

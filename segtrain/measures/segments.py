@@ -40,7 +40,7 @@ class Segments:
         """rand_error, vi, vi_split, vi_merge: means over the images that have them."""
         rows = np.array([[image[key] for key in KEYS] for image in self._images], float)
         values = mean(rows.T) if len(rows) else [np.nan] * len(KEYS)
-        return Result({**dict(zip(KEYS, map(number, values))), "policy": POLICY})
+        return Result(dict(zip(KEYS, map(number, values))), POLICY)
 
 
 def build(classes: int, ignore: int | None) -> Segments:
