@@ -116,7 +116,8 @@ def resampled(images: Counts, rng: np.random.Generator, rounds: int, *more: Coun
     `more`: other counts of the same images, which get the same draws.
     """
     n = len(images.hits)
-    draws = rng.multinomial(n, np.full(n, 1 / n), size=rounds).astype(float)
+    picks = rng.integers(0, n, (rounds, n)) + n * np.arange(rounds)[:, None]
+    draws = np.bincount(picks.ravel(), minlength=rounds * n).reshape(rounds, n).astype(float)
     return [Counts(*(draws @ array for array in group)) for group in (images, *more)]
 
 

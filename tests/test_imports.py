@@ -36,6 +36,7 @@ ALLOWED = {
     "evaluate": LEAVES | MIDDLE | {"events"},
     "train": LEAVES | MIDDLE | {"learner", "evaluate"},
     "compare": BOTTOM | {"metrics", "evaluate"},
+    "average": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "train"},
     "scored": LEAVES | MIDDLE | {"evaluate", "train", "trained"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},
