@@ -102,7 +102,9 @@ def test_parts_against_other_code():
 def test_a_class_that_the_truth_lacks_is_won_by_who_doesnt_see_it():
     a, b = (result(np.random.default_rng(0), 0.7, 1) for _ in range(2))
     for one, seen in ((a, 9), (b, 0)):
-        one["images"][0]["counts"].update(hits=[9, 9, 0], truth=[18, 9, 0], predicted=[18 - seen, 9, seen])
+        one["images"][0]["counts"].update(
+            hits=[9, 9, 0], truth=[18, 9, 0], predicted=[18 - seen, 9, seen]
+        )
     found = compare.compare(a, b)["per_class"][2]
     assert (found["a"], found["b"]) == (0, None) and found["wins"] == {"a": 0, "b": 1, "ties": 0}
     assert not found["different"]
