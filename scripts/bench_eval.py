@@ -87,9 +87,7 @@ def network(normalised):
 def gluoncvs(root, count, workers, hybrid):
     net = network(normalised=True)
     net.hybridize(hybrid, static_alloc=hybrid, static_shape=hybrid)
-    loader = gluon.data.DataLoader(
-        CamVid(root, count), 1, last_batch="rollover", num_workers=workers
-    )
+    loader = gluon.data.DataLoader(CamVid(root, count), 1, last_batch="rollover", num_workers=workers)
     evaluator = DataParallelModel(SegEvalModel(Evaluable(net)), [mx.cpu()])
     metric = SegmentationMetric(CLASSES)
 

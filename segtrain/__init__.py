@@ -1,6 +1,8 @@
 """segtrain: train, judge and ship segmentation networks on Apache MXNet Gluon."""
 
+import importlib
 import os
+from typing import Any
 
 from segtrain.threads import cores
 from segtrain.version import __version__ as __version__
@@ -9,3 +11,21 @@ from segtrain.version import __version__ as __version__
 os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 # Cards in the order of nvidia-smi, which tells what they are; CUDA would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+# The public names, each from the module that has it, which is imported when it is asked for.
+_PUBLIC = {
+    "load_config": ("segtrain.config", "load"),
+    "train": ("segtrain.training", "train"),
+    "open_trained": ("segtrain.trained", "open_trained"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'segtrain' has no attribute {name!r}")
+    module, attribute = _PUBLIC[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> "list[str]":
+    return sorted([*globals(), *_PUBLIC])

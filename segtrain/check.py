@@ -252,7 +252,7 @@ def network(data: Data) -> Iterator[Finding]:
 def batch(data: Data) -> Iterator[Finding]:
     """More samples per step than there are."""
     found, size = data.splits.get("train"), data.config.train.batch
-    if found and len(found.dataset.ids) < size:
+    if found and size != "auto" and len(found.dataset.ids) < size:
         yield Finding(
             "batch",
             "train",

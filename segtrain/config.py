@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveInt,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -111,7 +112,12 @@ class Train(Section):
     """The optimisation."""
 
     epochs: int = Field(40, ge=1, description="passes over the training split")
-    batch: int = Field(8, ge=1, description="images per step, over all devices")
+    batch: Union[Literal["auto"], PositiveInt] = Field(
+        8, description="images per step, over all devices; auto: as many as the memory holds, up to 64"
+    )
+    accumulate: int = Field(
+        1, ge=1, description="passes that each batch is split into, to need less memory at once"
+    )
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
     encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs that keep its weights")
@@ -127,6 +133,20 @@ class Train(Section):
         0.4, ge=0, description="of each auxiliary head's loss; 0.4: Zhao et al. 2017, section 3.3"
     )
     class_weights: Union[Literal["none", "median", "enet"], List[float]] = "none"
+    clip: float = Field(0, ge=0, description="largest L2 norm of the gradient; 0: any")
+    ema: float = Field(
+        0, ge=0, lt=1, description="decay of the averaged weights that are judged and kept; 0: none"
+    )
+    early_stop: int = Field(0, ge=0, description="evaluations without a better mIoU; 0: never stop")
+    freeze_batch_norm: Literal["none", "encoder", "all"] = Field(
+        "none", description="batch norms that keep the statistics and scales they begin with"
+    )
+    precision: Literal["float32", "float16"] = Field(
+        "float32", description="float16: for GPUs, with float32 master weights and loss scaling"
+    )
+    on_nan: Literal["stop", "rollback"] = Field(
+        "stop", description="rollback: to the last checkpoint, at half the learning rate"
+    )
     kvstore: Literal["device", "local", "nccl"] = Field("device", description="sum of gradients")
     log_every: int = Field(10, ge=1, description="steps between readings of the loss")
 
@@ -137,6 +157,14 @@ class Train(Section):
         if not milestones or not fits:
             raise ValueError("milestones are one or more rising shares of the run, between 0 and 1")
         return milestones
+
+
+class Checkpoint(Section):
+    """When a run is saved, besides at the end of each epoch."""
+
+    every_steps: int = Field(0, ge=0, description="steps between saves in an epoch; 0: none")
+    every_minutes: float = Field(0, ge=0, description="minutes between saves in an epoch; 0: none")
+    keep: int = Field(0, ge=0, description="newest epochs whose weights are kept besides last and best")
 
 
 class Eval(Section):
@@ -164,6 +192,7 @@ class Config(Section):
     model: Model = Model()
     data: Data = Data()
     train: Train = Train()
+    checkpoint: Checkpoint = Checkpoint()
     eval: Eval = Eval()
 
     _origins: Dict[str, str] = PrivateAttr(default_factory=dict)

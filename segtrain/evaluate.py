@@ -15,9 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from segtrain import events, metrics, plugins
+from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.errors import UserError
-from segtrain.infer import Predictor
+from segtrain.infer import Policy, Predictor
 from segtrain.metrics import Counts
 
 AHEAD = 1 << 28  # bytes of samples that wait their turn
@@ -31,9 +32,13 @@ class Seen(NamedTuple):
     id: str
     truth: np.ndarray  # (H, W) or (L,) uint8
     mask: np.ndarray  # likewise
-    probabilities: np.ndarray | None = (
-        None  # (classes, H, W) or (classes, L), where a measure needs them
-    )
+    probabilities: np.ndarray | None = None  # (classes, H, W) or (classes, L)
+
+
+def policy_of(config: Config) -> Policy:
+    """The config's way of sending an image through the network."""
+    e = config.eval
+    return Policy(tuple(e.scales), e.flip, e.window, e.overlap)
 
 
 def evaluate(

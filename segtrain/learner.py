@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
 
 from segtrain import losses, models, run
+from segtrain.averaging import Average
 from segtrain.config import Config
 from segtrain.data.loader import Batch
 from segtrain.errors import SegtrainError, UserError
+from segtrain.layers.sync import Turns
+from segtrain.scaling import LossScaler
 from segtrain.schedule import scheduler
 
 
@@ -27,23 +32,70 @@ class AdamW(mx.optimizer.Adam):
         weight[:] -= self._get_lr(index) * decayed
 
 
-class Learner:
-    """Trains a network on batches split over devices.
+class Step(NamedTuple):
+    """One step of training, told after its losses were read."""
 
-    The gradient is that of the whole batch's loss on any number of devices, for batches that
-    don't divide too, and for fewer samples than devices.
+    number: int
+    indices: List[int]
+    """The samples of its batch."""
+    lr: float
+    losses: Dict[str, float]
+    """Each loss times its weight; 'aux' is the auxiliary heads'."""
+    norm: Optional[float] = None
+    """The gradient's L2 norm before it was clipped, where it is."""
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+
+class NotANumber(SegtrainError):
+    """The loss of `step` was NaN or infinite."""
+
+    def __init__(self, step: Step):
+        super().__init__(f"the loss of step {step.number + 1} is no number (lr {step.lr:.3g})")
+        self.step = step
+
+
+class _Pending(NamedTuple):
+    """A step whose numbers are still on the devices."""
+
+    number: int
+    indices: List[int]
+    lr: float
+    terms: List[mx.nd.NDArray]
+    norm: Optional[mx.nd.NDArray]
+
+    def read(self, names: Sequence[str]) -> Step:
+        values = np.sum([t.asnumpy() for t in self.terms], axis=0, dtype=float).tolist()
+        norm = None if self.norm is None else float(self.norm.asscalar())
+        return Step(self.number, self.indices, self.lr, dict(zip([*names, "aux"], values)), norm)
+
+
+class Learner:
+    """Trains a network on batches split over devices, and over `train.accumulate` passes.
+
+    The gradient is that of the whole batch's loss on any number of devices and passes, for batches
+    that don't divide too, and for fewer samples than devices.
     """
 
     def __init__(self, config: Config, dataset: Any, weights: np.ndarray, contexts: list, steps: int):
         self.config, self.contexts = config, contexts
-        _check_devices(config, len(dataset.ids), contexts)
+        train = config.train
+        _check_devices(config, contexts)
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
         check_crop(self.net, config, getattr(dataset, "dim", 2))
         models.initialize(self.net, config.model, contexts, config.seed)
-        self.net.hybridize(static_alloc=True, static_shape=True)
-        self._terms = {k: v for k, v in config.train.loss.items() if v}
+        models.freeze_batch_norm(self.net, train.freeze_batch_norm)
+        self._scaler = LossScaler() if train.precision == "float16" else None
+        if self._scaler:
+            self.net.cast("float16")
+        self._synchronised = config.model.norm == "sync" and len(contexts) > 1
+        if not self._synchronised:
+            self.net.hybridize(static_alloc=True, static_shape=True)
+        self._terms = {k: v for k, v in train.loss.items() if v}
         if not self._terms:
             raise UserError("train.loss: no loss has a weight; write train.loss={ce: 1}")
         self._table = losses.pixel_weights(weights, dataset.ignore)
@@ -55,67 +107,137 @@ class Learner:
         # The trainer must not know of running statistics: its first step overwrites those of the
         # other devices with the first one's.
         self._trainable = [p for p in self._parameters.values() if p.grad_req != "null"]
+        if train.accumulate > 1:
+            for parameter in self._trainable:
+                parameter.grad_req = "add"
         self.trainer = _trainer(config, self._trainable, steps)
-        self._pending: list[list[mx.nd.NDArray]] = []
+        self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
+        self._pending: List[_Pending] = []
+        self.lr_scale = 1.0
 
     def load_encoder(self) -> str:
         """Give the encoder the weights that the config asks for; says what was loaded."""
         return models.load_encoder(self.net, self.config.model)
 
     def begin(self, epoch: int) -> None:
-        """Set the encoder's share of the learning rate, zero in the epochs that freeze it."""
+        """Set each parameter's share of the learning rate: zero in the epochs that freeze it."""
         train = self.config.train
+        for parameter in self._trainable:
+            parameter.lr_mult = self.lr_scale
         for parameter in self._encoder:
-            parameter.lr_mult = 0 if epoch < train.freeze_encoder_epochs else train.encoder_lr
+            parameter.lr_mult *= 0 if epoch < train.freeze_encoder_epochs else train.encoder_lr
 
     def step(self, batch: Batch, number: int) -> None:
-        """Forward, backward, update, as the `number`-th step; never waits for a device."""
+        """Forward, backward, update, as the `number`-th step; never waits for a device.
+
+        But in float16, where it waits to learn whether the gradient overflowed.
+        """
         mx.random.seed(_seed(self.config.seed, number))
-        contexts = self.contexts[: len(batch.images)]
         norms = losses.normalisers(list(self._terms), batch.masks, self._table)
         factors = mx.nd.array([w / n for w, n in zip(self._terms.values(), norms)])
-        shares = [_split(array, contexts) for array in (batch.images, batch.masks)]
-        with autograd.record():
-            terms = [
-                self._weighted(self.net.heads(x), y, factors.as_in_context(c))
-                for x, y, c in zip(*shares, contexts)
-            ]
-        autograd.backward(terms)
-        self._clear_idle(self.contexts[len(contexts) :])
-        self.trainer.step(1)
-        self._pending.append([term.detach() for term in terms])
+        if self.config.train.accumulate > 1:
+            self._clear(self.contexts)
+        terms = [term for part in self._parts(batch) for term in self._pass(part, factors)]
+        norm = self._update()
+        if self._average:
+            self._average.update(number)
+        self._pending.append(_Pending(number, batch.indices, self.lr, terms, norm))
 
-    def _weighted(self, heads: list, masks: mx.nd.NDArray, factors: mx.nd.NDArray) -> mx.nd.NDArray:
+    def _parts(self, batch: Batch) -> Iterator[Batch]:
+        """The batch in `train.accumulate` parts, or as many as it has samples."""
+        count = min(self.config.train.accumulate, len(batch.images))
+        parts = (np.array_split(array, count) for array in (batch.images, batch.masks))
+        for images, masks in zip(*parts):
+            yield Batch(images, masks, batch.indices)
+
+    def _pass(self, batch: Batch, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
+        """Forward and backward of samples over the devices; their terms of the loss."""
+        contexts = self.contexts[: len(batch.images)]
+        images, masks = _split(batch.images, contexts), _split(batch.masks, contexts)
+        passes = [
+            partial(self._forward, x, y, factors.as_in_context(c))
+            for x, y, c in zip(images, masks, contexts)
+        ]
+        joint = self._synchronised and len(passes) > 1
+        terms = Turns(len(passes)).run(passes) if joint else [go() for go in passes]
+        autograd.backward([self._scaled(term) for term in terms])
+        self._clear(self.contexts[len(contexts) :])
+        return [term.detach() for term in terms]
+
+    def _forward(
+        self, images: mx.nd.NDArray, masks: mx.nd.NDArray, factors: mx.nd.NDArray
+    ) -> mx.nd.NDArray:
         """The main head's terms, and with auxiliary heads one more for all of theirs."""
-        main, *others = [self._loss(scores, masks) * factors for scores in heads]
-        if not others:
-            return main
-        aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
-        return mx.nd.concat(main, aux, dim=0)
+        with autograd.record():
+            main, *others = [self._loss(scores, masks) * factors for scores in self.net.heads(images)]
+            if not others:
+                return main
+            aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
+            return mx.nd.concat(main, aux, dim=0)
 
-    def losses(self) -> list[Dict[str, float]]:
-        """Each loss, times its weight, of each step since the last call; waits for the devices.
+    def _scaled(self, term: mx.nd.NDArray) -> mx.nd.NDArray:
+        if self._scaler is None:
+            return term
+        with autograd.record():
+            return term * self._scaler.scale
 
-        The auxiliary heads' losses are one entry, 'aux'.
+    def _update(self) -> Optional[mx.nd.NDArray]:
+        """Sum the gradients over the devices, clip them, and update; the norm, if they are clipped."""
+        train, norm = self.config.train, None
+        scale = self._scaler.scale if self._scaler else 1.0
+        self.trainer.allreduce_grads()
+        if self._scaler and not self._scaler.passes([p.list_grad()[0] for p in self._trainable]):
+            return None
+        if train.clip:
+            for device in range(len(self.contexts)):
+                gradients = [p.list_grad()[device] for p in self._trainable]
+                found = gluon.utils.clip_global_norm(gradients, train.clip * scale, check_isfinite=False)
+                norm = found / scale if device == 0 else norm
+        self.trainer.update(scale)
+        return norm
 
-        SegtrainError where one is not a number.
+    def losses(self) -> List[Step]:
+        """The steps since the last call, in order; waits for the devices.
+
+        NotANumber where the loss of one isn't finite.
         """
-        steps = [np.sum([t.asnumpy() for t in terms], axis=0, dtype=float) for terms in self._pending]
+        steps = [pending.read(list(self._terms)) for pending in self._pending]
         self._pending = []
-        if not np.isfinite(steps).all():
-            raise SegtrainError(
-                f"the loss is no longer a number (lr {self.lr:.3g}): set train.lr lower or "
-                "train.warmup higher; the last checkpoint is from before that"
-            )
-        return [dict(zip([*self._terms, "aux"], values.tolist())) for values in steps]
+        for step in steps:
+            if not np.isfinite(step.loss):
+                raise NotANumber(step)
+        return steps
 
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
-        return float(self.trainer.learning_rate)
+        return float(self.trainer.learning_rate) * self.lr_scale
 
-    def _clear_idle(self, contexts: list) -> None:
-        """Give devices without samples a gradient of zero, to be summed with the others'."""
+    def statistics(self, most: int = 5) -> List[str]:
+        """A line for each of the layers whose gradients, on the first device, are largest.
+
+        Those with values that are no numbers come first.
+        """
+        self.wait()
+        rows = []
+        for name, parameter in self._learned().items():
+            weight, gradient = (
+                abs(a.asnumpy().astype("float32")).max()
+                for a in (parameter.list_data()[0], parameter.list_grad()[0])
+            )
+            rows.append((-np.nan_to_num(gradient, nan=np.inf), name, weight, gradient))
+        return [
+            f"{name}: largest weight {weight:.3g}, largest gradient {gradient:.3g}"
+            for _, name, weight, gradient in sorted(rows)[:most]
+        ]
+
+    def finite(self) -> bool:
+        """Whether all weights of the first device are numbers; waits for it."""
+        weights = [p.list_data()[0] for p in self._trainable]
+        return bool(mx.nd.multi_all_finite(*weights, num_arrays=len(weights)).asscalar())
+
+    def _clear(self, contexts: list) -> None:
+        """Give devices a gradient of zero, to be summed with the others'."""
         for context in contexts:
             for parameter in self._trainable:
                 parameter.grad(context)[:] = 0
@@ -129,6 +251,19 @@ class Learner:
         """
         mx.nd.waitall()
 
+    @contextmanager
+    def judged(self) -> Iterator[None]:
+        """The network as it is judged and kept: with its averaged weights, where there are any."""
+        self.wait()
+        if self._average is None:
+            yield
+            return
+        with self._average.swapped():
+            yield
+
+    def _learned(self) -> Dict[str, Any]:
+        return {n: p for n, p in self._parameters.items() if p.grad_req != "null"}
+
     # ---- what a checkpoint keeps
 
     def model_arrays(self) -> run.Arrays:
@@ -138,9 +273,9 @@ class Learner:
         return {n: p.data(first).as_in_context(mx.cpu()) for n, p in self._parameters.items()}
 
     def optimizer_arrays(self) -> run.Arrays:
-        """The optimizer's states by parameter, and each device's own running statistics."""
+        """The optimizer's states, averaged weights, and each device's own running statistics."""
         self.wait()
-        arrays = {}
+        arrays = self._average.arrays() if self._average else {}
         for index, state in self.trainer._updaters[0].states.items():
             for slot, array in enumerate(_slots(state)):
                 arrays[f"{index}.{slot}"] = array.as_in_context(mx.cpu())
@@ -155,6 +290,8 @@ class Learner:
         return {
             "num_update": optimizer.num_update,
             "index_counts": {str(k): v for k, v in optimizer._index_update_count.items()},
+            "lr_scale": self.lr_scale,
+            "loss_scale": self._scaler.state() if self._scaler else None,
         }
 
     def restore(self, model: run.Arrays, optimizer: run.Arrays, counts: Dict[str, Any]) -> None:
@@ -165,6 +302,11 @@ class Learner:
                 kept = optimizer.get(f"device{device}.{name}", model[name])
                 parameter.data(context)[:] = kept.as_in_context(context)
         self._restore_states(optimizer)
+        if self._average:
+            self._average.restore(optimizer)
+        if self._scaler:
+            self._scaler.restore(counts["loss_scale"])
+        self.lr_scale, self._pending = counts["lr_scale"], []
         updates = self.trainer._optimizer
         updates.num_update = counts["num_update"]
         for context in self.contexts:
@@ -175,7 +317,8 @@ class Learner:
     def _restore_states(self, kept: run.Arrays) -> None:
         for updater, context in zip(self.trainer._updaters, self.contexts):
             for index, parameter in enumerate(self._trainable):
-                empty = self.trainer._optimizer.create_state(index, parameter.data(context))
+                optimizer = self.trainer._optimizer
+                empty = optimizer.create_state_multi_precision(index, parameter.data(context))
                 if _slots(empty) and f"{index}.0" not in kept:
                     continue  # saved before the first step
                 for slot, array in enumerate(_slots(empty)):
@@ -187,23 +330,15 @@ class Learner:
         return [(n, p) for n, p in self._parameters.items() if "running" in n]
 
 
-def _check_devices(config: Config, samples: int, contexts: list) -> None:
+def _check_devices(config: Config, contexts: list) -> None:
     """UserError where the devices can't do what the config asks of them."""
     on_cpu = contexts[0].device_type == "cpu"
     if config.train.kvstore == "nccl" and on_cpu:
         raise UserError("train.kvstore=nccl sums over GPUs; on the CPU write train.kvstore=device")
-    if config.model.norm != "sync" or len(contexts) == 1:
-        return
-    if on_cpu:
+    if config.train.precision == "float16" and on_cpu:
         raise UserError(
-            "model.norm=sync would hang on several CPU devices (MXNet 1.9.1); "
-            "use model.norm=group, or one device"
-        )
-    smallest = samples % config.train.batch or min(samples, config.train.batch)
-    if smallest < len(contexts):
-        raise UserError(
-            f"model.norm=sync needs a sample for each of the {len(contexts)} devices, and the last "
-            f"batch has {smallest}: change train.batch"
+            "train.precision=float16 is for GPUs: MXNet 1.9.1 has no float16 convolution for the "
+            "CPU; write train.precision=float32"
         )
 
 
@@ -250,6 +385,7 @@ def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:
     options: Dict[str, Any] = {"wd": train.weight_decay, "lr_scheduler": scheduler(train, steps)}
     options["momentum" if train.optimizer == "sgd" else "beta1"] = train.momentum
     options["learning_rate"] = train.lr
+    options["multi_precision"] = train.precision == "float16"
     return gluon.Trainer(
         parameters, train.optimizer, options, kvstore=train.kvstore, update_on_kvstore=False
     )
@@ -261,9 +397,10 @@ def _split(array: np.ndarray, contexts: list) -> list:
 
 
 def _slots(state: Any) -> list:
+    """The arrays of an optimizer's state, which may be nested."""
     if state is None:
         return []
-    return list(state) if isinstance(state, (tuple, list)) else [state]
+    return [a for s in state for a in _slots(s)] if isinstance(state, (tuple, list)) else [state]
 
 
 def _seed(*numbers: int) -> int:

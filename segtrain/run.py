@@ -20,6 +20,7 @@ from tqdm import tqdm
 from segtrain.config import Config, load
 from segtrain.errors import SegtrainError, UserError
 
+DRY_RUN = "dry-run.png"  # all that `segtrain train --dry-run` leaves
 Arrays = Dict[str, mx.nd.NDArray]
 
 
@@ -53,11 +54,21 @@ def pack(arrays: Arrays) -> bytes:
         os.close(fd)
 
 
+def is_taken(path: Path) -> bool:
+    """Whether a run can't begin at `path`: there is more than hidden files and a dry run's picture."""
+    if not path.is_dir():
+        return path.exists()
+    return any(not p.name.startswith(".") and p.name != DRY_RUN for p in path.iterdir())
+
+
 class Run:
-    """A run folder that exists; `open` finds one and `create` makes one."""
+    """A run folder that exists; `open` finds one and `create` makes one.
+
+    quiet: `log` writes to the file only.
+    """
 
     def __init__(self, path: Path):
-        self.path = path
+        self.path, self.quiet = path, False
 
     @classmethod
     def open(cls, path: Path) -> Run:
@@ -70,10 +81,7 @@ class Run:
     @staticmethod
     def check_free(path: Path) -> None:
         """UserError where `path` can't become a new run folder: something is there already."""
-        taken = path.exists() and (
-            not path.is_dir() or any(not p.name.startswith(".") for p in path.iterdir())
-        )
-        if taken:
+        if is_taken(path):
             raise UserError(f"{path} exists: add --resume to go on with it, or give another --out")
         home = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not os.access(home, os.W_OK):
@@ -107,7 +115,8 @@ class Run:
 
     def log(self, line: str) -> None:
         """Print a line to stderr and append it to log.txt, if that can be written."""
-        tqdm.write(line, file=sys.stderr)
+        if not self.quiet:
+            tqdm.write(line, file=sys.stderr)
         with suppress(OSError), open(self.path / "log.txt", "a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -159,8 +168,8 @@ class Run:
 
     def checkpoints(self) -> dict[str, dict[str, Any]]:
         """The state of each checkpoint, by the name of its folder; UserError for a damaged one."""
-        folders = sorted((self.path / "checkpoints").glob("[!.]*/"))
-        return {folder.name: self.read(folder.name, ())[1] for folder in folders}
+        folders = sorted((self.path / "checkpoints").glob("[!.]*"))
+        return {f.name: self.read(f.name, ())[1] for f in folders if f.is_dir()}
 
     def read(self, name: str, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """As `load`, of that folder and no other; UserError where it is damaged."""
@@ -170,6 +179,12 @@ class Run:
         except (OSError, ValueError, KeyError, mx.MXNetError) as error:
             text = " ".join(str(error).split())[:200]
             raise UserError(f"{folder} is damaged: {text}; move it away") from None
+
+    def prune(self, prefix: str, keep: int) -> None:
+        """Remove the checkpoints whose names begin so, but for the newest (the last by name)."""
+        found = sorted((self.path / "checkpoints").glob(f"{prefix}*"))
+        for folder in found[: len(found) - keep]:
+            shutil.rmtree(folder)
 
     def load(self, name: str, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:
         """The arrays and the state of the checkpoint `name`, checked against their checksums.

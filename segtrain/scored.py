@@ -11,10 +11,9 @@ import segtrain
 from segtrain.data.cache import stamps
 from segtrain.data.dataset import Dataset, open_split
 from segtrain.errors import UserError
-from segtrain.evaluate import evaluate
+from segtrain.evaluate import evaluate, policy_of
 from segtrain.infer import Policy
 from segtrain.run import Run, write
-from segtrain.train import policy_of
 from segtrain.trained import open_trained
 
 

@@ -48,6 +48,15 @@ def augmented(recipe: Recipe, samples: int = 5, epochs: int = 5) -> bytes:
     return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
 
 
+def batch(images: np.ndarray, masks: np.ndarray, dataset: Dataset) -> bytes:
+    """A PNG of a training batch, (N, C, H, W) and (N, H, W): each crop, and its mask over it."""
+    rows = []
+    for image, mask in zip(np.moveaxis(images, 1, -1), masks):
+        rows.append(np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))]))
+    rows.append(_legend(dataset.classes, rows[0].shape[1]))
+    return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
+
+
 def _some(dataset: Dataset, count: int) -> List[int]:
     last = len(dataset.ids) - 1
     return sorted(set(np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist()))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request: the first one asks to stop, the second one stops."""
+"""Requests to stop: Ctrl-C and SIGTERM (the second one stops at once), a file, a time that is up."""
 
 from __future__ import annotations
 
@@ -6,23 +6,45 @@ import os
 import signal
 import sys
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 
 class StopRequest:
-    """True once SIGINT or SIGTERM came; the second one ends the process at once.
+    """True once a stop was asked for; `reason` says how. A second signal ends the process at once.
+
+    By SIGINT or SIGTERM, by the file `watch_for` appearing (it is removed then), or because
+    `seconds` have passed.
 
     A thread hears of the signals, because Python would tell the main one only when it comes back
     from waiting for a device. Outside the main thread no signal can be caught, and none is.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, seconds: float = float("inf")) -> None:
+        self.reason = ""
+        self._deadline = time.monotonic() + seconds
+        self._file: Path | None = None
+        self._looked = 0.0
         self._before: dict[int, Any] = {}
         self._pipe = (-1, -1)
 
     def __call__(self) -> bool:
-        return self.asked
+        if not self.reason and time.monotonic() >= self._looked + 0.5:
+            self._look()
+        return bool(self.reason)
+
+    def watch_for(self, file: Path) -> None:
+        """Take the appearance of `file` for a request too."""
+        self._file = file
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        if self._looked >= self._deadline:
+            self.reason = "--max-time is up"
+        elif self._file and self._file.exists():
+            self._file.unlink()
+            self.reason = f"{self._file} asked for it"
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -49,8 +71,8 @@ class StopRequest:
                 return
             if heard[0] not in self._before:
                 continue
-            if self.asked:
+            if self.reason:
                 print("stopped at once; what was saved before is whole", file=sys.stderr, flush=True)
                 os._exit(130)
-            self.asked = True
+            self.reason = signal.Signals(heard[0]).name
             print("\nstopping after this step (again: at once, without saving)", file=sys.stderr)

@@ -12,8 +12,7 @@ from conftest import CLASSES, run, write_pair
 from PIL import Image
 from sklearn import metrics as sk
 
-from segtrain import average as averages
-from segtrain import evaluate, metrics
+from segtrain import evaluate, metrics, swa
 from segtrain.config import load
 from segtrain.data import shapes
 from segtrain.data.dataset import open_split
@@ -211,7 +210,7 @@ def test_statistics_of_an_average_are_those_of_the_training_batches(home):
     """With one batch, what is trained with its own statistics is what is predicted with the kept."""
     config = load(home / "tiny.yaml", ["train.batch=4", "data.augment=[]"])
     trained = open_trained(home / "a", "cpu")
-    averages.renew_statistics(trained.net, config, mx.cpu())
+    swa.renew_statistics(trained.net, config, mx.cpu())
     train = open_split(config.data, "train")
     with open_loader(train, config.data, 3, 4, config.seed, 0) as loader:
         x = mx.nd.array(next(loader.epoch(0)).images, dtype="uint8")

@@ -208,7 +208,7 @@ def test_the_loss_in_the_history_is_the_one_optimised(tmp_path):
         tmp_path / "c.yaml",
         ["train.lr=1e-12", "train.epochs=1", "train.loss={ce: 2}", "model.norm=none"],
     )
-    from segtrain.train import train
+    from segtrain.training import train
 
     history = train(loaded, tmp_path / "run").history()
     net = models.network(loaded.model, 4)

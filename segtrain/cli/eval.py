@@ -87,10 +87,9 @@ def evaluate(
     """
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
-    from segtrain.evaluate import as_csv
+    from segtrain.evaluate import as_csv, policy_of
     from segtrain.evaluate import evaluate as score
     from segtrain.infer import write
-    from segtrain.train import policy_of
     from segtrain.trained import open_ensemble
 
     trained = open_ensemble([run, *others], devices)

@@ -27,8 +27,8 @@ def skips(
     from segtrain import infer
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
+    from segtrain.evaluate import policy_of
     from segtrain.skips import chart, worth
-    from segtrain.train import policy_of
     from segtrain.trained import open_trained
 
     trained = open_trained(run, devices)

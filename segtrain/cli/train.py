@@ -1,5 +1,6 @@
 """segtrain train."""
 
+import re
 from pathlib import Path
 from typing import List, Optional
 
@@ -20,26 +21,55 @@ def train(
     ] = None,
     devices: Devices = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    max_time: Annotated[
+        Optional[str], typer.Option(metavar="T", help="Save and stop after 90s, 30m, 2h or 1.5d.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="A few steps, timed; leaves a picture of the batch.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors.")] = False,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Train a network; Ctrl-C saves first.
+    """Train a network. Ctrl-C, or a file STOP in the run folder, saves and stops.
 
     Examples:
 
         segtrain train configs/camvid-unet.yaml data.root=camvid
 
         segtrain train configs/camvid-unet.yaml train.epochs=10 --out runs/short --devices gpu:0,1
+
+        segtrain train configs/camvid-unet.yaml --dry-run
+
+        segtrain train configs/camvid-unet.yaml --resume --max-time 2h
     """
     from segtrain import config as configs
-    from segtrain.train import run_path
-    from segtrain.train import train as run_training
+    from segtrain.training import run_path
+    from segtrain.training import train as run_training
 
+    seconds = _seconds(max_time)
     effective = configs.load(config, overrides or [])
     folder = out or run_path(config, resume)
-    run = run_training(effective, folder, devices, resume)
+    if dry_run:
+        from segtrain.dryrun import rehearse
+
+        write_json(json, rehearse(effective, folder, devices))
+        return
+    run = run_training(effective, folder, devices, resume, max_seconds=seconds, quiet=quiet)
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
-    say(
-        f"done: {run.path}",
-        f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
-    )
+    if not quiet:
+        say(
+            f"done: {run.path}",
+            f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
+        )
+
+
+def _seconds(text: Optional[str]) -> float:
+    from segtrain.errors import UserError
+
+    if text is None:
+        return float("inf")
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if not match:
+        raise UserError(f"--max-time {text!r}: write a number and s, m, h or d, like 2h")
+    return float(match.group(1)) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[match.group(2)]

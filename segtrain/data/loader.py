@@ -122,6 +122,11 @@ class Loader:
             self._pool.shutdown(wait=False)
         self._slots.close()
 
+    @property
+    def dataset(self) -> Dataset:
+        """What the batches are of."""
+        return self._recipe.dataset
+
     def __len__(self) -> int:
         """Batches in an epoch."""
         return -(-self._count // self._batch)

@@ -6,25 +6,34 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Sequence
 
-from mxnet.gluon import HybridBlock, contrib, nn
+from mxnet.gluon import HybridBlock, nn
 
 from segtrain.layers.chain import Chain, Sum
+from segtrain.layers.sync import SyncBatchNorm
 
 NORMS = ("batch", "sync", "group", "none")
 UPSAMPLINGS = ("deconv", "bilinear", "nearest")
 
 
 class Normalize(HybridBlock):
-    """Pixels as they are stored (N, C, ...), of any type, to float32 ``(x - mean) / std``."""
+    """Pixels as they are stored (N, C, ...), of any type, to ``(x - mean) / std``.
+
+    In float32, also where the network is cast to another type: only what it gives is cast then.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], dim: int = 2):
         super().__init__()
         shape = (1, len(mean), *[1] * dim)
         self.mean = self.params.get_constant("mean", _column(mean, shape))
         self.scale = self.params.get_constant("scale", _column([1 / s for s in std], shape))
+        self._dtype = "float32"
+
+    def cast(self, dtype):
+        self._dtype = dtype
 
     def hybrid_forward(self, F, x, mean, scale):
-        return F.broadcast_mul(F.broadcast_sub(F.cast(x, "float32"), mean), scale)
+        x = F.broadcast_mul(F.broadcast_sub(F.cast(x, "float32"), mean), scale)
+        return x if self._dtype == "float32" else F.cast(x, self._dtype)
 
 
 def _column(values: Sequence[float], shape: tuple):
@@ -353,9 +362,7 @@ class Blocks:
         if self.norm == "group":
             return [GroupNorm(width, self.dim)]
         if self.norm == "sync" and self.devices > 1:
-            if self.dim == 1:
-                raise ValueError("norm 'sync' works on images only; use 'batch' or 'group' in 1-D")
-            return [contrib.nn.SyncBatchNorm(num_devices=self.devices, scale=self.scale)]
+            return [SyncBatchNorm(self.dim, scale=self.scale)]
         return [(BatchNorm1D if self.dim == 1 else nn.BatchNorm)(scale=self.scale)]
 
     def relu(self) -> HybridBlock:

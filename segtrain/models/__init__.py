@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Sequence
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock, Parameter
+from mxnet.gluon import HybridBlock, Parameter, nn
 
 from segtrain import plugins, weights
 from segtrain.config import Model
@@ -40,6 +40,11 @@ class Network(Chain):
     def hybrid_forward(self, F, x):
         scores = self.heads(self.fit(x))[0]
         return scores if self.side or self.stride == 1 else F.slice_like(scores, x, axes=self._axes)
+
+    def cast(self, dtype):
+        super().cast(dtype)
+        for parameter in self.collect_params().values():
+            parameter._var = None  # made for the type from before, by the search for the stride
 
 
 class _Listed(HybridBlock):
@@ -118,6 +123,28 @@ def encoder(net: Network) -> tuple[str, dict[str, Parameter]]:
 
     net.apply(look)
     return found[-1]
+
+
+def freeze_batch_norm(net: Network, which: str) -> None:
+    """Let the batch norms of 'encoder' or 'all' use, and keep, the statistics and scales they have.
+
+    UserError where there is no such norm to freeze.
+    """
+    if which == "none":
+        return
+    inside = {p.name for p in encoder(net)[1].values()}
+    frozen: list[HybridBlock] = []
+
+    def freeze(block: HybridBlock) -> None:
+        chosen = isinstance(block, nn.BatchNorm) and (which == "all" or block.gamma.name in inside)
+        if chosen:
+            block._kwargs["use_global_stats"] = True
+            block.gamma.grad_req = block.beta.grad_req = "null"
+            frozen.append(block)
+
+    net.apply(freeze)
+    if not frozen:
+        raise UserError(f"train.freeze_batch_norm={which}: this network has no such batch norm")
 
 
 def load_encoder(net: Network, model: Model) -> str:

@@ -7,11 +7,12 @@ from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any, Dict, List
 
-from mxnet.gluon import HybridBlock, contrib, nn
+from mxnet.gluon import HybridBlock, nn
 from pydantic import PositiveInt
 
 from segtrain.errors import nearest
 from segtrain.layers import Blocks
+from segtrain.layers.sync import SyncBatchNorm
 
 _RESNETS = ("resnet50", "resnet101", "resnet152")
 _STEM = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
@@ -103,6 +104,5 @@ def _made(network: str, classes: int, norm: Dict[str, Any], crop_size: int, aux:
 
 def _norm(blocks: Blocks) -> Dict[str, Any]:
     if blocks.norm == "sync" and blocks.devices > 1:
-        devices = {"num_devices": blocks.devices}
-        return {"norm_layer": contrib.nn.SyncBatchNorm, "norm_kwargs": devices}
+        return {"norm_layer": SyncBatchNorm, "norm_kwargs": {}}
     return {"norm_layer": nn.BatchNorm, "norm_kwargs": {}}

@@ -20,11 +20,11 @@ from segtrain.config import Config
 from segtrain.data.dataset import open_split
 from segtrain.data.loader import open_loader
 from segtrain.errors import UserError
-from segtrain.evaluate import evaluate
+from segtrain.evaluate import evaluate, policy_of
 from segtrain.infer import Predictor
 from segtrain.run import Arrays, Run, write
 from segtrain.scored import scored
-from segtrain.train import policy_of, workers_for
+from segtrain.training import workers_for
 
 PROBE = 1e6  # a running statistic that no batch has
 
@@ -57,6 +57,7 @@ def average(path: Path, out: Path, last: int = 5, device: str = "auto") -> dict[
     state = chosen[-1].state
     net = models.network(config.model, len(state["classes"]), config.data.mean, config.data.std)
     models.initialize(net, config.model, [context], seed=0)
+    models.freeze_batch_norm(net, config.train.freeze_batch_norm)
     runs.put(net, mean([run.read(one.name, ("model",))[0]["model"] for one in chosen]))
     net.hybridize(static_alloc=True, static_shape=True)
     renew_statistics(net, config, context)
@@ -82,7 +83,7 @@ def choose(run: Run, last: int) -> list[Checkpoint]:
         distinct.setdefault(state["sha256"]["model.params"], Checkpoint(name, state))
     found = sorted(distinct.values(), key=lambda one: one.age)
     if len(found) < 2:
-        raise UserError(f"{run.path} has one checkpoint, and an average needs two: train on with it")
+        raise UserError(f"{run.path} has one checkpoint, and an average needs two: set checkpoint.keep")
     return found[-last:]
 
 
@@ -114,7 +115,9 @@ def renew_statistics(net: models.Network, config: Config, context: mx.Context) -
     mx.random.seed(config.seed)
     dataset, channels = open_split(config.data, "train"), config.model.in_channels
     workers = workers_for(config, [context])
-    with open_loader(dataset, config.data, channels, config.train.batch, config.seed, workers) as loader:
+    with open_loader(
+        dataset, config.data, channels, int(config.train.batch), config.seed, workers
+    ) as loader:
         batches = tqdm(loader.epoch(0), "batch norm", len(loader), leave=False, disable=None)
         for batch in batches:
             x = mx.nd.array(batch.images, ctx=context, dtype=batch.images.dtype)
