@@ -1,11 +1,12 @@
 """Evaluation of segtrain against GluonCV's loop, in turns: the ratio of images per second.
 
-The same U-Net (configs/camvid-unet.yaml, untrained) and the same images at the same size: CamVid's
-validation split, else synthetic ones of 480x360. GluonCV's is the validation of its scripts' train.py:
-DataLoader, DataParallelModel(SegEvalModel(net)), SegmentationMetric; its network is left as that
-script has it, or hybridized like ours (both are told). Threads are the same for all.
+The same network and the same images at the same size: CamVid's validation split, else synthetic ones
+of 480x360. Two networks, untrained: the U-Net of configs/camvid-unet.yaml, and a 1x1 convolution, which
+shows what a loop costs by itself, as where a fast device runs the network. GluonCV's is the validation
+of its scripts' train.py: DataLoader, DataParallelModel(SegEvalModel(net)), SegmentationMetric; its
+network is left as that script has it, or hybridized like ours. Threads are the same for all.
 
-    python scripts/bench_eval.py [../shared/data/camvid] [--images 30] [--rounds 5] [--json FILE]
+    python scripts/bench_eval.py [../shared/data/camvid] [--images 20] [--rounds 5] [--json FILE]
 """
 
 import argparse
@@ -29,7 +30,7 @@ from mxnet.gluon.data.vision import transforms
 from PIL import Image
 
 from segtrain import models
-from segtrain.config import load
+from segtrain.config import Model, load
 from segtrain.data import shapes
 from segtrain.data.dataset import open_split
 from segtrain.evaluate import evaluate
@@ -76,16 +77,21 @@ class Evaluable(gluon.Block):
         return self.net(x)
 
 
-def network(normalised):
-    """The config's network; where its input is normalised already, it shifts by 0 and scales by 1."""
-    model = load(CONFIG).model
+NETWORKS = {
+    "camvid-unet": load(CONFIG).model,
+    "1x1 convolution": Model(name="chain", layers=[{"block": "head"}]),
+}
+
+
+def network(model, normalised):
+    """The model's network; where its input is normalised already, it shifts by 0 and scales by 1."""
     net = models.network(model, CLASSES, *(([0.0] * 3, [1.0] * 3) if normalised else ()))
     models.initialize(net, model, [mx.cpu()], 0)
     return net
 
 
-def gluoncvs(root, count, workers, hybrid):
-    net = network(normalised=True)
+def gluoncvs(model, root, count, workers, hybrid):
+    net = network(model, normalised=True)
     net.hybridize(hybrid, static_alloc=hybrid, static_shape=hybrid)
     loader = gluon.data.DataLoader(CamVid(root, count), 1, last_batch="rollover", num_workers=workers)
     evaluator = DataParallelModel(SegEvalModel(Evaluable(net)), [mx.cpu()])
@@ -114,8 +120,8 @@ class Some:
         return getattr(self._dataset, name)
 
 
-def ours(root, count):
-    net = network(normalised=False)
+def ours(model, root, count):
+    net = network(model, normalised=False)
     net.hybridize(static_alloc=True, static_shape=True)
     config = load(CONFIG, [f"data.root={root}"])
     dataset = Some(open_split(config.data, "val"), count)
@@ -141,7 +147,7 @@ def synthetic(home, count):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path, nargs="?")
-    parser.add_argument("--images", type=int, default=30)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1, help="of GluonCV's DataLoader")
     parser.add_argument("--json", type=Path)
@@ -149,18 +155,19 @@ def main():
     with tempfile.TemporaryDirectory() as home:
         there = options.root and (options.root / "val/images").is_dir()
         root = options.root if there else synthetic(home, options.images)
-        result = measured(root, options)
+        result = {name: measured(model, root, options) for name, model in NETWORKS.items()}
+    result["versions"] = {"segtrain": segtrain.__version__, "mxnet": mx.__version__}
     result["images"] = "CamVid" if there else "synthetic, 480x360"
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
 
 
-def measured(root, options):
+def measured(model, root, options):
     loops = {
-        "segtrain": ours(root, options.images),
-        "gluoncv": gluoncvs(root, options.images, options.workers, hybrid=False),
-        "gluoncv, hybridized": gluoncvs(root, options.images, options.workers, hybrid=True),
+        "segtrain": ours(model, root, options.images),
+        "gluoncv": gluoncvs(model, root, options.images, options.workers, hybrid=False),
+        "gluoncv, hybridized": gluoncvs(model, root, options.images, options.workers, hybrid=True),
     }
     seconds, scores = {name: [] for name in loops}, {}
     for number in range(options.rounds + 1):
@@ -171,8 +178,6 @@ def measured(root, options):
                 seconds[name].append(time.perf_counter() - begun)
     mine = seconds.pop("segtrain")
     return {
-        "segtrain": segtrain.__version__,
-        "mxnet": mx.__version__,
         "images_per_second": {
             name: options.images / statistics.median(times)
             for name, times in {"segtrain": mine, **seconds}.items()

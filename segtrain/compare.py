@@ -162,23 +162,13 @@ def verdict(row: Result, images: int) -> str:
         return "no score in one of them: every pixel is ignored"
     points, wins = 100 * row["difference"], row["wins"]
     low, high = (100 * (end or 0) for end in row["ci95"])
-    if not row["different"]:
-        between = f", 95% CI {low:+.1f} to {high:+.1f}"
-        return (
-            f"no difference that {_so_many(images)} can show (B - A is {points:+.1f} points{between}; "
-            f"{_counted(wins)})"
-        )
-    better, ends = ("B", (low, high)) if points > 0 else ("A", (-high, -low))
-    return (
-        f"{better} is better by {abs(points):.1f} points (95% CI {ends[0]:.1f} to {ends[1]:.1f}; "
-        f"{_counted(wins)})"
-    )
-
-
-def _so_many(images: int) -> str:
-    return f"{images} image{'s' * (images != 1)}"
-
-
-def _counted(wins: Dict[str, int]) -> str:
-    ties = f", {wins['ties']} equal" if wins["ties"] else ""
-    return f"A better on {wins['a']}, B on {wins['b']} of the images{ties}"
+    ties = f", equal on {wins['ties']}" if wins["ties"] else ""
+    counted = f"A scores higher on {wins['a']} images, B on {wins['b']}{ties}"
+    if row["different"]:
+        better, ends = ("B", (low, high)) if points > 0 else ("A", (-high, -low))
+        between = f"95% CI {ends[0]:.1f} to {ends[1]:.1f}"
+        return f"{better} is better by {abs(points):.1f} points ({between}; {counted})"
+    many = f"{images} image{'s' * (images != 1)}"
+    between = f"B - A is {points:+.1f} points, 95% CI {low:+.1f} to {high:+.1f}"
+    torn = low * high > 0  # the pooled scores differ, but not on enough single images
+    return f"no difference that {many} can show ({between}{', but ' if torn else '; '}{counted})"
