@@ -1,101 +1,255 @@
-"""A training step of segtrain against plain Gluon's, interleaved: the ratio of images per second.
+"""A training step of segtrain against its peers', each in a process of its own, taking turns.
 
-U-Net 32-64-128-256-512, 21 classes, batch 4, 256x256, SGD with momentum, on the CPU. Plain Gluon
-is the same network, hybridized, under SoftmaxCrossEntropyLoss(axis=1), with MXNet's own default
-of threads replaced by segtrain's, so that the ratio is of the code alone.
+U-Net 32-64-128-256-512, 21 classes, batch 4, 256x256, SGD with momentum, on the CPU, with as many
+threads for each as segtrain takes.
 
-    python scripts/bench_step.py [--rounds 5] [--json FILE]
+    gluon      the same network, hybridized, under gluon.loss.SoftmaxCrossEntropyLoss(axis=1)
+    gluoncv    the same network in the loop of GluonCV's train.py for segmentation: DataParallelModel,
+               MixSoftmaxCrossEntropyLoss, waitall, the loss read at each step
+    torch      the same architecture in PyTorch, eager, float32 (make bench-peers installs it)
+    torch-nhwc as torch, in the channels_last memory format
+
+    python scripts/bench_step.py [--rounds 7] [--steps 2] [--torch .venv-peers/bin/python] [--json FILE]
 """
 
 import argparse
 import json
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 
-import numpy as np
-
-import segtrain  # sets the threads before MXNet is loaded  # isort: skip
-import mxnet as mx
-from mxnet import autograd, gluon
-
-from segtrain import models
-from segtrain.config import parse
-from segtrain.data.loader import Batch
-from segtrain.learner import Learner
-
-CLASSES = 21
-CONFIG = {
-    "model": {"name": "unet", "widths": [32, 64, 128, 256, 512]},
-    "train": {"lr": 0.01, "optimizer": "sgd"},
-}
+WIDTHS, CLASSES, BATCH, SIDE = (32, 64, 128, 256, 512), 21, 4, 256
+PEERS = ("gluon", "gluoncv", "torch", "torch-nhwc")
 
 
-class Truth:
-    classes = [str(i) for i in range(CLASSES)]
-    ignore = 255
-    ids = [str(i) for i in range(4)]
+def batch():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, 3, SIDE, SIDE)).astype(np.uint8)
+    return images, rng.integers(0, CLASSES, (BATCH, SIDE, SIDE)).astype(np.uint8)
 
 
-def ours(images, masks):
-    learner = Learner(parse(CONFIG), Truth, np.ones(CLASSES), [mx.cpu()], 1000)
-    batch = Batch(images, masks, list(range(len(images))))
+# ---- the step of each
+
+
+def segtrain():
+    import mxnet as mx
+    import numpy as np
+
+    from segtrain.config import parse
+    from segtrain.data.loader import Batch
+    from segtrain.learner import Learner
+
+    class Truth:
+        classes, ignore, ids = [str(i) for i in range(CLASSES)], 255, [""] * BATCH
+
+    config = parse({"model": {"name": "unet", "widths": WIDTHS}, "train": {"lr": 0.01}})
+    learner = Learner(config, Truth, np.ones(CLASSES), [mx.cpu()], 1000)
+    images, masks = batch()
+    made = Batch(images, masks, list(range(BATCH)))
 
     def step(number):
-        learner.step(batch, number)
+        learner.step(made, number)
         mx.nd.waitall()
 
     return step
 
 
-def plain(images, masks):
-    config = parse(CONFIG)
-    net = models.network(config.model, CLASSES)
-    models.initialize(net, config.model, [mx.cpu()], 0)
+def _network():
+    import mxnet as mx
+
+    from segtrain import models
+    from segtrain.config import parse
+
+    model = parse({"model": {"name": "unet", "widths": WIDTHS}}).model
+    net = models.network(model, CLASSES)
+    models.initialize(net, model, [mx.cpu()], 0)
+    return net
+
+
+def gluon():
+    import mxnet as mx
+    from mxnet import autograd
+    from mxnet import gluon as g
+
+    net = _network()
     net.hybridize(static_alloc=True, static_shape=True)
-    loss = gluon.loss.SoftmaxCrossEntropyLoss(axis=1)
+    loss = g.loss.SoftmaxCrossEntropyLoss(axis=1)
     loss.hybridize()
     options = {"learning_rate": 0.01, "momentum": 0.9, "wd": 1e-4}
-    trainer = gluon.Trainer(net.collect_params(), "sgd", options)
+    trainer = g.Trainer(net.collect_params(), "sgd", options)
+    images, masks = batch()
 
     def step(number):
         x, y = mx.nd.array(images, dtype="uint8"), mx.nd.array(masks)
         with autograd.record():
             value = loss(net.heads(x)[0], y)
         value.backward()
-        trainer.step(len(images))
+        trainer.step(BATCH)
         mx.nd.waitall()
 
     return step
 
 
+def gluoncv():
+    import mxnet as mx
+    import numpy as np
+    from gluoncv.loss import MixSoftmaxCrossEntropyLoss
+    from gluoncv.utils.parallel import DataParallelCriterion, DataParallelModel
+    from mxnet import autograd
+    from mxnet import gluon as g
+
+    net = _network()
+    net.hybridize()
+    contexts = [mx.cpu(0)]
+    parallel = DataParallelModel(net.heads, contexts, False)
+    criterion = DataParallelCriterion(MixSoftmaxCrossEntropyLoss(aux=False), contexts, False)
+    options = {"learning_rate": 0.01, "momentum": 0.9, "wd": 1e-4}
+    trainer = g.Trainer(net.collect_params(), "sgd", options)
+    images, masks = batch()
+
+    def step(number):
+        data = mx.nd.array(images, dtype="float32")
+        targets = mx.nd.array(masks, dtype="int32")
+        with autograd.record(True):
+            losses = criterion(parallel(data), targets)
+            mx.nd.waitall()
+            autograd.backward(losses)
+        trainer.step(BATCH)
+        sum(np.mean(loss.asnumpy()) / len(losses) for loss in losses)
+        mx.nd.waitall()
+
+    return step
+
+
+def torch(channels_last=False):
+    import torch as t
+    from torch import nn
+
+    t.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+    def unit(a, b):
+        return [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+
+    class UNet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            pairs = list(zip((3, *WIDTHS), WIDTHS))
+            self.down = nn.ModuleList(nn.Sequential(*unit(a, b), *unit(b, b)) for a, b in pairs)
+            ups = list(zip(WIDTHS[:0:-1], WIDTHS[-2::-1]))
+            self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 2, 2) for a, b in ups)
+            self.merge = nn.ModuleList(nn.Sequential(*unit(2 * b, b), *unit(b, b)) for _, b in ups)
+            self.head = nn.Conv2d(WIDTHS[0], CLASSES, 1)
+
+        def forward(self, x):
+            skips = []
+            for level, block in enumerate(self.down):
+                x = block(nn.functional.max_pool2d(x, 2) if level else x)
+                skips.append(x)
+            for up, merge, skip in zip(self.up, self.merge, skips[-2::-1]):
+                x = merge(t.cat([skip, up(x)], dim=1))
+            return self.head(x)
+
+    form = t.channels_last if channels_last else t.contiguous_format
+    net = UNet().to(memory_format=form)
+    optimizer = t.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    rng = t.Generator().manual_seed(0)
+    images = t.randint(0, 256, (BATCH, 3, SIDE, SIDE), generator=rng, dtype=t.uint8)
+    masks = t.randint(0, CLASSES, (BATCH, SIDE, SIDE), generator=rng)
+    mean = t.tensor([123.675, 116.28, 103.53]).view(1, 3, 1, 1)
+    std = t.tensor([58.395, 57.12, 57.375]).view(1, 3, 1, 1)
+
+    def step(number):
+        x = ((images.float() - mean) / std).to(memory_format=form)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), masks).backward()
+        optimizer.step()
+
+    return step
+
+
+def torch_nhwc():
+    return torch(channels_last=True)
+
+
+# ---- turns
+
+
+def work(name):
+    """In a process of its own: a step for each line on stdin, its seconds on stdout."""
+    step = globals()[name.replace("-", "_")]()
+    for number, _ in enumerate(sys.stdin):
+        begun = time.perf_counter()
+        step(number)
+        seconds = time.perf_counter() - begun
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        print(json.dumps([seconds, peak]), flush=True)
+
+
+class Worker:
+    def __init__(self, name, python, threads):
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self.process = subprocess.Popen(
+            [python, __file__, "--work", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def step(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit("a peer's process died; run it alone with --work NAME to see why")
+        return json.loads(line)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=2, help="in a row, in each round")
+    parser.add_argument("--torch", default=".venv-peers/bin/python", help="a Python that has PyTorch")
     parser.add_argument("--json")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (4, 3, 256, 256), np.uint8)
-    masks = rng.integers(0, CLASSES, (4, 256, 256)).astype(np.uint8)
-    steps = {"segtrain": ours(images, masks), "gluon": plain(images, masks)}
-    seconds = {name: [] for name in steps}
-    for number in range(options.rounds + 1):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step(number)
-            if number:  # the first round plans the memory
-                seconds[name].append(time.perf_counter() - begun)
-    ratios = [b / a for a, b in zip(seconds["segtrain"], seconds["gluon"])]
+    if options.work:
+        work(options.work)
+        return
+    from segtrain.threads import cores
+
+    names = ["segtrain", *(p for p in PEERS if "torch" not in p or Path(options.torch).exists())]
+    pythons = {n: options.torch if "torch" in n else sys.executable for n in names}
+    workers = {n: Worker(n, pythons[n], cores()) for n in names}
+    for worker in workers.values():  # the first steps plan memory and choose kernels
+        worker.step(), worker.step()
+    seconds, peaks = {n: [] for n in names}, {}
+    for _ in range(options.rounds):
+        for name, worker in workers.items():
+            answers = [worker.step() for _ in range(options.steps)]
+            seconds[name].append(statistics.mean(s for s, _ in answers))
+            peaks[name] = answers[-1][1]
     result = {
-        "segtrain": segtrain.__version__,
-        "mxnet": mx.__version__,
-        "seconds_per_step": {name: statistics.median(times) for name, times in seconds.items()},
-        "speedup_over_gluon": statistics.median(ratios),
+        "seconds_per_step": {n: statistics.median(s) for n, s in seconds.items()},
+        "speed_over": {
+            n: statistics.median(b / a for a, b in zip(seconds["segtrain"], seconds[n]))
+            for n in names[1:]
+        },
+        "memory_of": {n: peaks["segtrain"] / peaks[n] for n in names[1:]},
+        "peak_bytes": peaks,
         "rounds": options.rounds,
+        "threads": cores(),
     }
     print(json.dumps(result, indent=1))
     if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
+        Path(options.json).write_text(json.dumps({**result, "seconds": seconds}, indent=1))
 
 
 if __name__ == "__main__":

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from segtrain import records, sheet
+from segtrain import records, sheet, timing
 from segtrain.config import Config
 from segtrain.data.dataset import palette
 from segtrain.data.loader import Batch
 from segtrain.devices import contexts as find_devices
-from segtrain.evaluate import policy_of
-from segtrain.infer import Predictor
 from segtrain.progress import memory
 from segtrain.run import DRY_RUN, Run, write
 from segtrain.training import Prepared, prepare
@@ -53,7 +49,7 @@ def rehearse(config: Config, out: Path, device: str = "auto") -> Dict[str, Any]:
         "images_per_second": int(made.config.train.batch) / per_step,
         "peak_bytes": peak,
         "eta_seconds": eta,
-        "bottleneck": _bottleneck(stages, made.workers),
+        "bottleneck": bottleneck(stages, made.workers),
         "picture": str(out / DRY_RUN),
     }
     _tell(result)
@@ -61,71 +57,21 @@ def rehearse(config: Config, out: Path, device: str = "auto") -> Dict[str, Any]:
 
 
 def _times(made: Prepared, out: Path) -> List[Stage]:
-    steps = len(made.loader) * made.config.train.epochs
-    evaluations = -(-made.config.train.epochs // made.config.eval.every)
-    batches = _keep(made)
+    epochs = made.config.train.epochs
+    steps, evaluations = len(made.loader) * epochs, -(-epochs // made.config.eval.every)
+    batches = timing.keep(made, STEPS)
     out.mkdir(parents=True, exist_ok=True)
     write(out / DRY_RUN, _picture(made, batches[0]))
-    data = _data_seconds(made)
-    step = _step_seconds(made, batches)
-    image = _image_seconds(made)
+    data = timing.data(made, 1, 2 * STEPS)
+    timing.warm_up(made, batches[0])
+    step = timing.step(made, batches, STEPS)
+    timing.image(made, 0)
     return [
         Stage("data", data, steps),
         Stage("step", step, steps),
-        Stage("evaluation", image * len(made.val.ids), evaluations),
-        Stage("save", _save_seconds(made, out), made.config.train.epochs),
+        Stage("evaluation", timing.image(made, 1) * len(made.val.ids), evaluations),
+        Stage("save", timing.save(made, out), epochs),
     ]
-
-
-def _keep(made: Prepared) -> List[Batch]:
-    """The first batches of the first epoch, as copies."""
-    found = []
-    for batch in made.loader.epoch(0):
-        found.append(Batch(batch.images.copy(), batch.masks.copy(), batch.indices))
-        if len(found) > STEPS:
-            break
-    return found
-
-
-def _data_seconds(made: Prepared) -> float:
-    """Seconds between batches when nothing else is done, from the second one on."""
-    times = []
-    for _ in made.loader.epoch(1):
-        times.append(time.perf_counter())
-        if len(times) > 2 * STEPS:
-            break
-    return (times[-1] - times[0]) / max(len(times) - 1, 1)
-
-
-def _step_seconds(made: Prepared, batches: List[Batch]) -> float:
-    made.learner.begin(0)
-    made.learner.step(batches[0], 0)
-    made.learner.losses()
-    begun = time.perf_counter()
-    for number in range(1, STEPS + 1):
-        made.learner.step(batches[number % len(batches)], number)
-    made.learner.losses()
-    made.learner.wait()
-    return (time.perf_counter() - begun) / STEPS
-
-
-def _image_seconds(made: Prepared) -> float:
-    """Seconds per validation image, read and judged; the second one of two."""
-    learner = made.learner
-    predictor = Predictor(learner.net, learner.contexts[0], policy_of(made.config), learner.net.side)
-    for index in (0, min(1, len(made.val.ids) - 1)):
-        begun = time.perf_counter()
-        predictor.mask(made.val.read(index).image)
-    return time.perf_counter() - begun
-
-
-def _save_seconds(made: Prepared, out: Path) -> float:
-    """Seconds for a checkpoint, on the disk that the run will be on."""
-    with tempfile.TemporaryDirectory(dir=out) as home:
-        begun = time.perf_counter()
-        arrays = {"model": made.learner.model_arrays(), "optimizer": made.learner.optimizer_arrays()}
-        Run(Path(home)).save("last", arrays, {})
-        return time.perf_counter() - begun
 
 
 def _picture(made: Prepared, batch: Batch) -> bytes:
@@ -138,7 +84,7 @@ def _picture(made: Prepared, batch: Batch) -> bytes:
     return records.plot(batch.images[0].T, ids, dataset.classes, palette(), rate)
 
 
-def _bottleneck(stages: List[Stage], workers: int) -> str:
+def bottleneck(stages: List[Stage], workers: int) -> str:
     """Which part takes most of the run, in a sentence."""
     by_name = {s.name: s for s in stages}
     data, step = by_name["data"].seconds, by_name["step"].seconds

@@ -13,6 +13,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     export,
     init,
     predict,
+    selftest,
     show,
     skips,
     train,

@@ -1,0 +1,48 @@
+"""segtrain selftest."""
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+from typing_extensions import Annotated
+
+from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+
+selftest = typer.Typer(no_args_is_help=True, help="Prove on this machine what segtrain promises.")
+app.add_typer(selftest, name="selftest")
+
+
+@selftest.command()
+def resume(
+    config: Annotated[
+        Optional[Path], typer.Argument(help="A config to train; a small built-in one without it.")
+    ] = None,
+    kills: Annotated[int, typer.Option(min=1, help="Runs to kill and resume.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of the moments of the kills.")] = 0,
+    devices: Devices = "auto",
+    json: Json = None,
+    debug: Debug = False,
+) -> None:
+    """Kill runs (kill -9) at random moments, resume them, and compare with a run never killed.
+
+    Exit code 1 where a resumed run ends at other bits.
+
+    Examples:
+
+        segtrain selftest resume
+
+        segtrain selftest resume configs/camvid-unet.yaml --kills 1
+    """
+    import tempfile
+
+    from segtrain import selftest as tests
+
+    with tempfile.TemporaryDirectory(prefix="segtrain-selftest-") as home:
+        if config is None:
+            config = Path(home) / "small.yaml"
+            config.write_text(tests.CONFIG)
+        result = tests.resume(config, Path(home), kills, seed, devices, say)
+    write_json(json, result)
+    say(f"{result['equal']} of {kills} resumed runs ended at the same bits as the one never killed")
+    if not result["passed"]:
+        raise typer.Exit(1)
