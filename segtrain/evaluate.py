@@ -32,7 +32,7 @@ class Seen(NamedTuple):
     id: str
     truth: np.ndarray  # (H, W) or (L,) uint8
     mask: np.ndarray  # likewise
-    probabilities: np.ndarray | None = None  # (classes, H, W) or (classes, L)
+    probabilities: np.ndarray | None = None  # (classes, H, W)
 
 
 def policy_of(config: Config) -> Policy:
@@ -117,9 +117,10 @@ class _Book:
         for measure in self._measures.values():
             row.update(measure.add(seen.truth, seen.mask, seen.probabilities))
         self._keep(seen.id, seen.mask)
-        digest = sha256(f"{seen.truth.shape}".encode() + seen.truth.tobytes()).hexdigest()
+        digest = sha256(f"{seen.truth.shape}".encode())
+        digest.update(np.ascontiguousarray(seen.truth).data)
         counts = {key: array.tolist() for key, array in own._asdict().items()}
-        return {**row, "truth_sha256": digest[:16], "counts": counts}
+        return {**row, "truth_sha256": digest.hexdigest()[:16], "counts": counts}
 
     def result(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The scores over all samples."""

@@ -18,7 +18,7 @@ POLICY = (
 class Calibration:
     """Pixels, confidence and hits by bin of confidence."""
 
-    probabilistic, images_only = True, False
+    probabilistic, images_only = True, True
 
     def __init__(self, ignore: int | None):
         self._ignore = ignore
