@@ -24,8 +24,9 @@ POLICY = (
     f"paired bootstrap over images ({ROUNDS:,} resamples, scores pooled in each, percentile interval) "
     "and a sign test of each image's own score, ties left out; p is the larger one, or 1 where they "
     f"point apart; different means p < {LEVEL}, for classes after Holm's correction over all classes "
-    "(Holm 1979); the images' chance alone is in it: another seed gives another network, so to compare "
-    "recipes compare several runs of each"
+    "(Holm 1979); the images' chance alone is in it, and another seed gives another network: of two "
+    "finished runs whose configs differ in the seed alone neither is called better, and to compare "
+    "other configs compare several runs of each"
 )
 
 Result = Dict[str, Any]
@@ -34,8 +35,8 @@ Result = Dict[str, Any]
 def compare(a: Result, b: Result, across_policies: bool = False) -> Result:
     """The result of `segtrain compare` for JSON, of two results of `evaluate`; B minus A.
 
-    Keys: verdict, in words; miou, the whole's row; per_class, a row each with its name and p_holm;
-    images; policy. A row: a, b, difference, ci95 (all from 0 to 1), wins{a, b, ties}, p_bootstrap,
+    Keys: verdict, in words; better: 'a', 'b' or None; miou, the whole's row; per_class, a row each
+    with its name and p_holm; images; policy. A row: a, b, difference, ci95 (all from 0 to 1), wins{a, b, ties}, p_bootstrap,
     p_sign, p, different. UserError where the two are of different images, truths, classes or, unless
     `across_policies`, policies.
     """
@@ -55,13 +56,23 @@ def compare(a: Result, b: Result, across_policies: bool = False) -> Result:
     for row, p in zip(classes, holm([row["p"] for row in classes])):
         row.update(p_holm=p, different=p < LEVEL)
     names = [row["name"] for row in a["per_class"]]
+    seeds = differ_in_seed(a, b)
+    better = ("b" if whole["difference"] > 0 else "a") if whole["different"] and not seeds else None
     return {
-        "verdict": verdict(whole, len(order)),
+        "verdict": verdict(whole, len(order), seeds),
+        "better": better,
         "miou": whole,
         "per_class": [{"name": name, **row} for name, row in zip(names, classes)],
         "images": len(order),
         "policy": {"comparison": POLICY, "a": a["policy"], "b": b["policy"]},
     }
+
+
+def differ_in_seed(a: Result, b: Result) -> bool:
+    """Whether two results are of finished runs of one config, scored in one way, with two seeds."""
+    recipes = [result.get("recipe") or {} for result in (a, b)]
+    alike = bool(recipes[0]) and recipes[0]["config"] == recipes[1].get("config")
+    return alike and recipes[0]["seed"] != recipes[1]["seed"] and a["policy"] == b["policy"]
 
 
 def check_same(a: Result, b: Result, across_policies: bool) -> None:
@@ -88,10 +99,9 @@ def check_same(a: Result, b: Result, across_policies: bool) -> None:
 def _check_policies(a: Result, b: Result, across: bool) -> None:
     scoring = {"absent_classes", "ignore"}
     for key in sorted({*a, *b}, key=lambda key: key not in scoring):
-        of = [list(v) if isinstance(v, tuple) else v for v in (a.get(key), b.get(key))]
-        if of[0] == of[1] or (across and key not in scoring):
+        if a.get(key) == b.get(key) or (across and key not in scoring):
             continue
-        told = f"A was scored with {key}={of[0]}, and B with {key}={of[1]}"
+        told = f"A was scored with {key}={a.get(key)}, and B with {key}={b.get(key)}"
         ways = ": score both alike, or compare the ways themselves with --across-policies"
         raise UserError(told + (": score both by one version" if key in scoring else ways))
 
@@ -156,19 +166,21 @@ def holm(values: Sequence[float]) -> list[float]:
 # ---- in words
 
 
-def verdict(row: Result, images: int) -> str:
-    """What may be said of the whole's row."""
+def verdict(row: Result, images: int, seeds: bool = False) -> str:
+    """What may be said of the whole's row; `seeds`: of two runs that differ in the seed alone."""
     if row["difference"] is None:
         return "no score in one of them: every pixel is ignored"
     points, wins = 100 * row["difference"], row["wins"]
     low, high = (100 * (end or 0) for end in row["ci95"])
     ties = f", equal on {wins['ties']}" if wins["ties"] else ""
     counted = f"A scores higher on {wins['a']} images, B on {wins['b']}{ties}"
+    between = f"B - A is {points:+.1f} points, 95% CI {low:+.1f} to {high:+.1f}"
+    if row["different"] and seeds:
+        return f"one config, two seeds: they differ by chance of training ({between}; {counted})"
     if row["different"]:
         better, ends = ("B", (low, high)) if points > 0 else ("A", (-high, -low))
-        between = f"95% CI {ends[0]:.1f} to {ends[1]:.1f}"
-        return f"{better} is better by {abs(points):.1f} points ({between}; {counted})"
+        interval = f"95% CI {ends[0]:.1f} to {ends[1]:.1f}"
+        return f"{better} is better by {abs(points):.1f} points ({interval}; {counted})"
     many = f"{images} image{'s' * (images != 1)}"
-    between = f"B - A is {points:+.1f} points, 95% CI {low:+.1f} to {high:+.1f}"
     torn = low * high > 0  # the pooled scores differ, but not on enough single images
     return f"no difference that {many} can show ({between}{', but ' if torn else '; '}{counted})"

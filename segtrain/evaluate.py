@@ -76,6 +76,7 @@ def evaluate(
             "absent_classes": metrics.POLICY,
             "ignore": dataset.ignore,
             **predictor.policy._asdict(),
+            "scales": list(predictor.policy.scales),
         },
         "images": rows,
         "images_per_second": len(rows) / seconds,

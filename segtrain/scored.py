@@ -46,15 +46,34 @@ def scored(
     about = [segtrain.__version__, state["sha256"], split, asked, config.eval.tolerance_ms, _of(dataset)]
     text = json.dumps([*about, config.data.model_dump(mode="json")], default=str)
     kept = path / "evaluations" / f"{sha256(text.encode()).hexdigest()[:16]}.json"
+    recipe = recipe_of(run)
     if kept.is_file():
-        return read(kept)
+        return {**read(kept), "recipe": recipe}
     predictor = open_trained(path, device).predictor(asked)
     result = evaluate(predictor, dataset, tolerance_ms=config.eval.tolerance_ms)
     assert result is not None
     result.update(split=split, runs=[str(path)])
     kept.parent.mkdir(exist_ok=True)
     write(kept, json.dumps(result))
-    return result
+    return {**result, "recipe": recipe}
+
+
+def recipe_of(run: Run) -> dict[str, Any] | None:
+    """What two runs share where only their seeds differ: config, a checksum; and the seed.
+
+    None for a run that wasn't trained to its end, and for an average.
+    """
+    if not run.has("last") or "averaged" in run.environment():
+        return None
+    history, values = run.history(), run.config().model_dump(mode="json")
+    if not history or history[-1]["epoch"] < values["train"]["epochs"]:
+        return None
+    seed = values.pop("seed")
+    for section, keys in (("data", ("workers", "cache")), ("train", ("log_every",))):
+        for key in keys:
+            del values[section][key]
+    rest = {key: values[key] for key in ("model", "data", "train")}
+    return {"config": sha256(json.dumps(rest, default=str).encode()).hexdigest()[:16], "seed": seed}
 
 
 def _of(dataset: Dataset) -> list[Any]:

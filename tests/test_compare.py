@@ -144,6 +144,20 @@ def test_the_order_of_the_images_doesnt_matter():
     assert compare.compare(a, b) == found
 
 
+def test_neither_of_two_seeds_is_called_better():
+    rng = np.random.default_rng(0)
+    a, b = result(rng, 0.7), result(rng, 0.8)
+    assert compare.compare(a, b)["better"] == "b"
+    a["recipe"], b["recipe"] = ({"config": "same", "seed": seed} for seed in (0, 1))
+    found = compare.compare(a, b)
+    assert found["better"] is None and found["miou"]["different"]
+    assert found["verdict"].startswith("one config, two seeds: they differ by chance of training")
+    for other in ({"config": "other", "seed": 1}, {"config": "same", "seed": 0}, None):
+        assert compare.compare(a, {**b, "recipe": other})["better"] == "b"
+    flipped = {**b, "policy": {**b["policy"], "flip": True}}
+    assert compare.compare(a, flipped, across_policies=True)["better"] == "b"
+
+
 def test_files_are_compared_as_well(tmp_path):
     for name, skill in (("a", 0.6), ("b", 0.8)):
         one = result(np.random.default_rng(0), skill)

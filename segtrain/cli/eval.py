@@ -90,6 +90,8 @@ def evaluate(
     from segtrain.evaluate import as_csv, policy_of
     from segtrain.evaluate import evaluate as score
     from segtrain.infer import write
+    from segtrain.run import Run
+    from segtrain.scored import recipe_of
     from segtrain.trained import open_ensemble
 
     trained = open_ensemble([run, *others], devices)
@@ -110,6 +112,7 @@ def evaluate(
     )
     assert result is not None
     result.update(split=split, runs=[str(path) for path in (run, *others)])
+    result["recipe"] = None if others else recipe_of(Run.open(run))
     _print(result)
     if csv:
         write(csv, as_csv(result).encode())
