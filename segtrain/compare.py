@@ -36,9 +36,9 @@ def compare(a: Result, b: Result, across_policies: bool = False) -> Result:
     """The result of `segtrain compare` for JSON, of two results of `evaluate`; B minus A.
 
     Keys: verdict, in words; better: 'a', 'b' or None; miou, the whole's row; per_class, a row each
-    with its name and p_holm; images; policy. A row: a, b, difference, ci95 (all from 0 to 1), wins{a, b, ties}, p_bootstrap,
-    p_sign, p, different. UserError where the two are of different images, truths, classes or, unless
-    `across_policies`, policies.
+    with its name and p_holm; images; policy. A row: a, b, difference, ci95 (all from 0 to 1),
+    wins{a, b, ties}, p_bootstrap, p_sign, p, different. UserError where the two are of different
+    images, truths, classes or, unless `across_policies`, policies.
     """
     check_same(a, b, across_policies)
     places = {row["id"]: i for i, row in enumerate(b["images"])}
