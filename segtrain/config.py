@@ -9,14 +9,17 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeInt,
     PositiveInt,
     PrivateAttr,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
+from typing_extensions import Annotated
 
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
@@ -75,6 +78,7 @@ class Data(Named):
     augment: List[str] = Field(
         ["scale(0.5, 2)", "flip", "color(0.2)"],
         description="in this order, as in augment.py; of signals as in augment1d.py",
+        json_schema_extra={"items": {"type": ["string", "number"]}},  # scale(0.5, 2), as YAML splits it
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
     foreground: float = Field(
@@ -108,6 +112,13 @@ class Data(Named):
         return crop
 
 
+# The weight of a loss, or its weight and its options: an error speaks of the one that was meant.
+LossTerm = Annotated[
+    Union[Annotated[float, Tag("weight")], Annotated[Dict[str, Any], Tag("options")]],
+    Discriminator(lambda value: "options" if isinstance(value, dict) else "weight"),
+]
+
+
 class Train(Section):
     """The optimisation."""
 
@@ -121,18 +132,37 @@ class Train(Section):
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
     encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs that keep its weights")
-    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; beta1 of adam and adamw")
+    optimizer: Literal["sgd", "nag", "adam", "adamw", "lamb", "rmsprop", "adagrad"] = Field(
+        "sgd", description="how gradients become updates; nag is sgd with Nesterov's momentum"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd and nag; beta1 of adam, adamw, lamb")
+    beta2: Optional[float] = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="decay of the mean squared gradient; null: 0.999, of rmsprop 0.9",
+    )
     weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")
-    schedule: Literal["poly", "cosine", "step"] = "poly"
+    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle"] = Field(
+        "poly", description="how the learning rate goes on after the warm-up"
+    )
+    final_lr: float = Field(
+        0, ge=0, le=1, description="of poly, cosine, exponential, onecycle: the last lr, in parts of lr"
+    )
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
-    loss: Dict[str, float] = Field({"ce": 1.0}, description="weight of each loss of losses.py")
+    loss: Dict[str, LossTerm] = Field(
+        {"ce": 1.0}, description="weight of each loss; or {ce: {weight: 1, smoothing: 0.1}}"
+    )
     aux_weight: float = Field(
         0.4, ge=0, description="of each auxiliary head's loss; 0.4: Zhao et al. 2017, section 3.3"
     )
-    class_weights: Union[Literal["none", "median", "enet"], List[float]] = "none"
+    class_weights: Union[Literal["none", "median", "enet"], List[float]] = Field(
+        "none",
+        description="of the losses: by the classes' frequencies (Eigen & Fergus 2015; Paszke et al. "
+        "2016), or a list",
+    )
     clip: float = Field(0, ge=0, description="largest L2 norm of the gradient; 0: any")
     ema: float = Field(
         0, ge=0, lt=1, description="decay of the averaged weights that are judged and kept; 0: none"
@@ -157,6 +187,17 @@ class Train(Section):
         if not milestones or not fits:
             raise ValueError("milestones are one or more rising shares of the run, between 0 and 1")
         return milestones
+
+    @model_validator(mode="after")
+    def _have_a_part(self) -> Train:
+        """What is set has an effect."""
+        if self.schedule == "exponential" and not self.final_lr:
+            raise ValueError("train.schedule=exponential never reaches 0: set train.final_lr=0.01")
+        if self.schedule in ("step", "constant") and self.final_lr:
+            raise ValueError(f"train.schedule={self.schedule} has no train.final_lr: write 0")
+        if self.optimizer in ("sgd", "nag", "adagrad") and self.beta2 is not None:
+            raise ValueError(f"train.optimizer={self.optimizer} has no train.beta2: write null")
+        return self
 
 
 class Checkpoint(Section):
@@ -189,11 +230,11 @@ class Config(Section):
     """One run, whole: `segtrain train` is a function of this."""
 
     seed: int = Field(0, ge=0, description="of the weights, the order and the augmentation")
-    model: Model = Model()
-    data: Data = Data()
-    train: Train = Train()
-    checkpoint: Checkpoint = Checkpoint()
-    eval: Eval = Eval()
+    model: Model = Field(Model(), description="the network")
+    data: Data = Field(Data(), description="the dataset and how it is fed")
+    train: Train = Field(Train(), description="the optimisation")
+    checkpoint: Checkpoint = Field(Checkpoint(), description="when a run is saved")
+    eval: Eval = Field(Eval(), description="the evaluations")
 
     _origins: Dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -235,8 +276,9 @@ def load(path: Path, overrides: List[str] = []) -> Config:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override!r}: an override is KEY=VALUE, like train.lr=0.01")
-        _set(values, key.split("."), _parse(text, override))
-        origins[".".join(key.split(".")[:2])] = f"override {override}"
+        value = _parse(text, override)
+        _set(values, key.split("."), value)
+        _note(origins, key, value, f"override {override}")
     config = parse(values, str(path))
     config._origins.update(origins)
     return config
@@ -346,6 +388,17 @@ def _set(values: Dict[str, Any], keys: List[str], value: Any) -> None:
         values[key] = dict(inner) if isinstance(inner, dict) else {}
         values = values[key]
     values[keys[-1]] = value
+
+
+def _note(origins: Dict[str, str], key: str, value: Any, origin: str) -> None:
+    """Write down where a key's value comes from; a whole section's replaces what was there."""
+    section, *inner = key.split(".")[:2]
+    if inner or not isinstance(value, dict):
+        origins[".".join([section, *inner])] = origin
+        return
+    for known in [k for k in origins if k.startswith(f"{section}.")]:
+        del origins[known]
+    origins.update({f"{section}.{name}": origin for name in value})
 
 
 def _check_keys(values: Dict[str, Any], section: type, prefix: str, where: str) -> None:

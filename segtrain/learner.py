@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -16,20 +16,8 @@ from segtrain.config import Config
 from segtrain.data.loader import Batch
 from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
+from segtrain.optimizers import trainer
 from segtrain.scaling import LossScaler
-from segtrain.schedule import scheduler
-
-
-@mx.optimizer.register
-class AdamW(mx.optimizer.Adam):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2)."""
-
-    def update(self, index, weight, grad, state):
-        decayed, kept = weight * self._get_wd(index), self.wd
-        self.wd: float = 0.0
-        super().update(index, weight, grad, state)
-        self.wd = kept
-        weight[:] -= self._get_lr(index) * decayed
 
 
 class Step(NamedTuple):
@@ -95,11 +83,7 @@ class Learner:
         self._synchronised = config.model.norm == "sync" and len(contexts) > 1
         if not self._synchronised:
             self.net.hybridize(static_alloc=True, static_shape=True)
-        self._terms = {k: v for k, v in train.loss.items() if v}
-        if not self._terms:
-            raise UserError("train.loss: no loss has a weight; write train.loss={ce: 1}")
-        self._table = losses.pixel_weights(weights, dataset.ignore)
-        self._loss = losses.Loss(list(self._terms), weights, dataset.ignore, config.model.dim)
+        self._loss = losses.Loss(train.loss, weights, dataset.ignore, config.model.dim)
         self._loss.initialize(ctx=contexts)
         self._loss.hybridize(static_alloc=True, static_shape=True)
         self._parameters = self.net._collect_params_with_prefix()
@@ -110,7 +94,7 @@ class Learner:
         if train.accumulate > 1:
             for parameter in self._trainable:
                 parameter.grad_req = "add"
-        self.trainer = _trainer(config, self._trainable, steps)
+        self.trainer = trainer(train, self._trainable, steps)
         self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
         self._pending: List[_Pending] = []
         self.lr_scale = 1.0
@@ -133,30 +117,28 @@ class Learner:
         But in float16, where it waits to learn whether the gradient overflowed.
         """
         mx.random.seed(_seed(self.config.seed, number))
-        norms = losses.normalisers(list(self._terms), batch.masks, self._table)
-        factors = mx.nd.array([w / n for w, n in zip(self._terms.values(), norms)])
+        truth, per_term = self._loss.prepare(batch.masks)
+        factors = mx.nd.array(per_term)
         if self.config.train.accumulate > 1:
             self._clear(self.contexts)
-        terms = [term for part in self._parts(batch) for term in self._pass(part, factors)]
+        parts = self._parts([batch.images, *truth])
+        terms = [term for images, *truth in parts for term in self._pass(images, truth, factors)]
         norm = self._update()
         if self._average:
             self._average.update(number)
         self._pending.append(_Pending(number, batch.indices, self.lr, terms, norm))
 
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The batch in `train.accumulate` parts, or as many as it has samples."""
-        count = min(self.config.train.accumulate, len(batch.images))
-        parts = (np.array_split(array, count) for array in (batch.images, batch.masks))
-        for images, masks in zip(*parts):
-            yield Batch(images, masks, batch.indices)
+    def _parts(self, arrays: List[np.ndarray]) -> Iterator[Tuple[np.ndarray, ...]]:
+        """A batch's arrays in `train.accumulate` parts, or as many as it has samples."""
+        count = min(self.config.train.accumulate, len(arrays[0]))
+        return zip(*(np.array_split(array, count) for array in arrays))
 
-    def _pass(self, batch: Batch, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
+    def _pass(self, images: np.ndarray, truth: list, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
         """Forward and backward of samples over the devices; their terms of the loss."""
-        contexts = self.contexts[: len(batch.images)]
-        images, masks = _split(batch.images, contexts), _split(batch.masks, contexts)
+        contexts = self.contexts[: len(images)]
+        shares = [_split(array, contexts) for array in (images, *truth)]
         passes = [
-            partial(self._forward, x, y, factors.as_in_context(c))
-            for x, y, c in zip(images, masks, contexts)
+            partial(self._forward, x, y, factors.as_in_context(c)) for c, x, *y in zip(contexts, *shares)
         ]
         joint = self._synchronised and len(passes) > 1
         terms = Turns(len(passes)).run(passes) if joint else [go() for go in passes]
@@ -165,11 +147,11 @@ class Learner:
         return [term.detach() for term in terms]
 
     def _forward(
-        self, images: mx.nd.NDArray, masks: mx.nd.NDArray, factors: mx.nd.NDArray
+        self, images: mx.nd.NDArray, truth: List[mx.nd.NDArray], factors: mx.nd.NDArray
     ) -> mx.nd.NDArray:
         """The main head's terms, and with auxiliary heads one more for all of theirs."""
         with autograd.record():
-            main, *others = [self._loss(scores, masks) * factors for scores in self.net.heads(images)]
+            main, *others = [self._loss(scores, *truth) * factors for scores in self.net.heads(images)]
             if not others:
                 return main
             aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
@@ -201,7 +183,8 @@ class Learner:
 
         NotANumber where the loss of one isn't finite.
         """
-        steps = [pending.read(list(self._terms)) for pending in self._pending]
+        names = [term.name for term in self._loss.terms]
+        steps = [pending.read(names) for pending in self._pending]
         self._pending = []
         for step in steps:
             if not np.isfinite(step.loss):
@@ -375,20 +358,6 @@ def _encoder(net: models.Network, config: Config) -> list:
         if is_set and not found:
             raise UserError(f"train.{key}: model {config.model.name} has none; set model.encoder")
     return found
-
-
-def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:
-    train = config.train
-    for parameter in parameters:
-        if not parameter.name.endswith("weight"):
-            parameter.wd_mult = 0.0
-    options: Dict[str, Any] = {"wd": train.weight_decay, "lr_scheduler": scheduler(train, steps)}
-    options["momentum" if train.optimizer == "sgd" else "beta1"] = train.momentum
-    options["learning_rate"] = train.lr
-    options["multi_precision"] = train.precision == "float16"
-    return gluon.Trainer(
-        parameters, train.optimizer, options, kvstore=train.kvstore, update_on_kvstore=False
-    )
 
 
 def _split(array: np.ndarray, contexts: list) -> list:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Iterable
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from typing_extensions import get_type_hints
 
 from segtrain.errors import UserError, nearest
@@ -28,6 +29,47 @@ def find(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"segtrain.{kind}.{name}")
 
 
+def settings(build: Callable) -> type[BaseModel]:
+    """The keyword-only parameters of `build` as a section, with their defaults and their help.
+
+    A parameter's help is what the docstring says after its name: ``widths: channels per stream;
+    units: convolutions in each.`` Where that is ``as in `folder```, it is folder's.
+    """
+    hints = get_type_hints(build, include_extras=True)
+    given = [p for p in inspect.signature(build).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    helps = _helps(build, [p.name for p in given])
+    fields: dict[str, Any] = {
+        p.name: (
+            hints[p.name],
+            Field(... if p.default is p.empty else p.default, description=helps.get(p.name)),
+        )
+        for p in given
+    }
+    return create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def _helps(build: Callable, names: list[str]) -> dict[str, str]:
+    """What the docstring says of each name, up to the end of the sentence."""
+    text = " ".join((build.__doc__ or "").split())
+    name = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    marks = list(re.finditer(rf"(?:^|(?<=[.;] ))((?:{name})(?:, (?:{name}))*): ", text)) if names else []
+    helps = {}
+    for mark, following in zip(marks, [*marks[1:], None]):
+        said = text[mark.end() : following.start() if following else None]
+        said = re.split(r"\. (?=[A-Z])", said)[0].strip(" ;.")
+        for each in mark.group(1).split(", "):
+            helps[each] = _of_another(build, each, said)
+    return helps
+
+
+def _of_another(build: Callable, name: str, said: str) -> str:
+    reference = re.fullmatch(r"as in `(\w+)`", said)
+    if not reference:
+        return said
+    other = importlib.import_module(f"{build.__module__.rpartition('.')[0]}.{reference.group(1)}")
+    return settings(other.build).model_fields[name].description or ""
+
+
 def options(
     build: Callable, values: dict[str, Any], where: str, also: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -36,21 +78,16 @@ def options(
     UserError names `where` (the config's section), the key, and what it should be; a key that
     is unknown might have been meant for one of `also`, the section's own.
     """
-    hints = get_type_hints(build, include_extras=True)
-    fields: dict[str, Any] = {
-        name: (hints[name], ... if p.default is p.empty else p.default)
-        for name, p in inspect.signature(build).parameters.items()
-        if p.kind is p.KEYWORD_ONLY
-    }
+    model = settings(build)
+    known = model.model_fields
     for key in values:
-        if key not in fields:
-            raise UserError(f"{where}.{key}: no such option; {nearest(key, [*fields, *also])}")
-    model: type[BaseModel] = create_model("Options", __config__=ConfigDict(extra="forbid"), **fields)
+        if key not in known:
+            raise UserError(f"{where}.{key}: no such option; {nearest(key, [*known, *also])}")
     try:
         checked = model(**values)
     except ValidationError as error:
         raise UserError(explain(error, where)) from None
-    return {name: getattr(checked, name) for name in fields}
+    return {name: getattr(checked, name) for name in known}
 
 
 def explain(error: ValidationError, where: str = "") -> str:
@@ -63,6 +100,7 @@ def explain(error: ValidationError, where: str = "") -> str:
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
             message = e["msg"].replace("Value error, ", "")
-            value = f"{key}={e['input']!r}: " if e["loc"] else ""
+            whole = e["type"] == "value_error" and isinstance(e["input"], dict)  # it names its keys
+            value = f"{key}={e['input']!r}: " if e["loc"] and not whole else ""
             lines.append(f"{value}{message[0].lower()}{message[1:]}")
     return "; ".join(lines)

@@ -14,6 +14,7 @@ from segtrain.errors import UserError
 from segtrain.evaluate import evaluate, policy_of
 from segtrain.infer import Policy
 from segtrain.run import Run, write
+from segtrain.runs import stopped_early
 from segtrain.trained import open_trained
 
 
@@ -65,9 +66,11 @@ def recipe_of(run: Run) -> dict[str, Any] | None:
     """
     if not run.has("last") or "averaged" in run.environment():
         return None
-    history, values = run.history(), run.config().model_dump(mode="json")
-    if not history or history[-1]["epoch"] < values["train"]["epochs"]:
+    history, config = run.history(), run.config()
+    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
+    if not through and not stopped_early(config, history):
         return None
+    values = config.model_dump(mode="json")
     seed = values.pop("seed")
     for section, keys in (("data", ("workers", "cache")), ("train", ("log_every",))):
         for key in keys:

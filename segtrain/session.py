@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
+from segtrain.board import Board, pictures
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch, Loader
@@ -39,7 +40,10 @@ class Watchers(NamedTuple):
 
 
 class Session:
-    """One run's epochs: where it stands is `state`, which each checkpoint keeps."""
+    """One run's epochs: where it stands is `state`, which each checkpoint keeps.
+
+    evaluated: the last epoch that was judged, and the result.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Session:
         self.predictor = Predictor(learner.net, learner.contexts[0], policy_of(config), learner.net.side)
         self._saved = time.monotonic()
         self._last: Optional[Step] = None
+        self.evaluated: Tuple[int, Optional[Dict[str, Any]]] = (0, None)
         self.state: Dict[str, Any] = {
             "epoch": 0,
             "batch": 0,
@@ -82,6 +87,13 @@ class Session:
                 self.run.log(self.learner.load_encoder())
             if self.config.train.on_nan == "rollback":
                 self._save()
+        self.board = Board(self.run.path, self._step, self.run.log)
+        try:
+            self._epochs()
+        finally:
+            self.board.close()
+
+    def _epochs(self) -> None:
         while not self._done():
             try:
                 self._steps()
@@ -96,6 +108,11 @@ class Session:
         return self.state["epoch"] >= self.config.train.epochs or bool(
             patience and self.state["stale"] >= patience
         )
+
+    @property
+    def _step(self) -> int:
+        """How many steps are done."""
+        return self.state["epoch"] * len(self.loader) + self.state["batch"]
 
     # ---- an epoch's steps
 
@@ -143,6 +160,9 @@ class Session:
             self._last = step
             for name, value in step.losses.items():
                 self.state["losses"][name] = self.state["losses"].get(name, 0.0) + value
+            terms = {f"loss/{name}": value for name, value in step.losses.items()}
+            told = {"loss": step.loss, **terms, "lr": step.lr, "gradient norm": step.norm}
+            self.board.scalars(step.number + 1, told)
             for watch in self.watchers.on_step:
                 watch(step)
 
@@ -165,6 +185,7 @@ class Session:
         result = self._evaluate(row) if last or row["epoch"] % self.config.eval.every == 0 else None
         row["images_per_second"] = round(len(self.loader.order(0)) / state["seconds"], 2)
         row["seconds"] = round(state["seconds"] + time.perf_counter() - begun, 1)
+        self._show_scores(Epoch(row, result))  # before the save, which a kill might come after
         state.update(epoch=state["epoch"] + 1, batch=0, seconds=0.0, losses={})
         state["history"].append(row)
         self._keep_best(result)
@@ -174,13 +195,24 @@ class Session:
     def _evaluate(self, row: Dict[str, Any]) -> Dict[str, Any]:
         with self.learner.judged():
             result = evaluate(self.predictor, self.val, self.stop, self.config.eval.tolerance_ms)
+            if result:
+                self.board.images(row["step"], pictures(self.val, self.predictor))
         if result is None:
             self._save()
             raise Stopped(f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})")
+        self.evaluated = row["epoch"], result
         row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
         if "events" in result:
             row["events_f1"] = result["events"]["mean_f1"]
         return result
+
+    def _show_scores(self, epoch: Epoch) -> None:
+        """The epoch's scores for TensorBoard."""
+        scalars = {f"val/{k}": epoch.row.get(k) for k in ("miou", "pixel_accuracy", "events_f1")}
+        if epoch.result:
+            scalars.update({f"IoU/{c['name']}": c["iou"] for c in epoch.result["per_class"]})
+        scalars["images/s"] = epoch.row["images_per_second"]
+        self.board.scalars(epoch.row["step"], scalars)
 
     def _report(self, epoch: Epoch) -> None:
         row, best = epoch.row, self.state["best"]
@@ -245,6 +277,7 @@ class Session:
             raise SegtrainError(told) from None
         self.run.log(told)
         self._restore()
+        self.board.rewind(self._step)
         self.state["rollbacks"] = rollbacks
         self.learner.lr_scale = 0.5**rollbacks
         self._save()

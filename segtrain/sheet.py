@@ -21,7 +21,7 @@ def sheet(datasets: Sequence[Dataset], each: int = 12) -> bytes:
     """
     rows: List[np.ndarray] = []
     for dataset in datasets:
-        found = (_tile(dataset, index) for index in _some(dataset, each))
+        found = (_tile(dataset, index) for index in some(dataset, each))
         tiles = [tile for tile in found if tile is not None]
         for start in range(0, len(tiles), _COLUMNS):
             row = tiles[start : start + _COLUMNS]
@@ -36,7 +36,7 @@ def sheet(datasets: Sequence[Dataset], each: int = 12) -> bytes:
 def augmented(recipe: Recipe, samples: int = 5, epochs: int = 5) -> bytes:
     """A PNG of samples as they are, and beside each the crops that its first epochs make of it."""
     rows = []
-    for index in _some(recipe.dataset, samples):
+    for index in some(recipe.dataset, samples):
         image, mask = recipe.dataset.read(index)
         tiles = [_over(image, mask, recipe.dataset.ignore)]
         for epoch in range(epochs):
@@ -52,12 +52,24 @@ def batch(images: np.ndarray, masks: np.ndarray, dataset: Dataset) -> bytes:
     """A PNG of a training batch, (N, C, H, W) and (N, H, W): each crop, and its mask over it."""
     rows = []
     for image, mask in zip(np.moveaxis(images, 1, -1), masks):
-        rows.append(np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))]))
+        rows.append(np.hstack([_fit(shown(image)), _fit(_over(image, mask, dataset.ignore))]))
     rows.append(_legend(dataset.classes, rows[0].shape[1]))
     return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
 
 
-def _some(dataset: Dataset, count: int) -> List[int]:
+def compared(image: np.ndarray, masks: Sequence[np.ndarray], ignore: int, side: int) -> np.ndarray:
+    """The image (H, W, C), and beside it the image with each of the masks (H, W) over it.
+
+    (H, W, 3) uint8 RGB, made smaller where the image is longer than `side`.
+    """
+    tiles = [shown(image), *[_over(image, mask, ignore) for mask in masks]]
+    scale = min(1.0, side / max(image.shape[:2]))
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return np.hstack([cv2.resize(tile, size, interpolation=cv2.INTER_AREA) for tile in tiles])
+
+
+def some(dataset: Dataset, count: int) -> List[int]:
+    """Up to `count` indices, evenly taken, the first and the last among them."""
     last = len(dataset.ids) - 1
     return sorted(set(np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist()))
 
@@ -67,7 +79,7 @@ def _tile(dataset: Dataset, index: int) -> np.ndarray | None:
         image, mask = dataset.read(index)
     except UserError:
         return None
-    both = np.hstack([_fit(_shown(image)), _fit(_over(image, mask, dataset.ignore))])
+    both = np.hstack([_fit(shown(image)), _fit(_over(image, mask, dataset.ignore))])
     return _titled(both, dataset.ids[index][-60:])
 
 
@@ -75,7 +87,7 @@ def _over(image: np.ndarray, mask: np.ndarray, ignore: int) -> np.ndarray:
     """The image with its mask over it, ignored pixels white."""
     colours = palette()
     colours[ignore] = 255
-    return cv2.addWeighted(_shown(image), 0.45, colours[mask], 0.55, 0)
+    return cv2.addWeighted(shown(image), 0.45, colours[mask], 0.55, 0)
 
 
 def _titled(picture: np.ndarray, name: str) -> np.ndarray:
@@ -83,7 +95,7 @@ def _titled(picture: np.ndarray, name: str) -> np.ndarray:
     return _text(framed, name, 4, 14)
 
 
-def _shown(image: np.ndarray) -> np.ndarray:
+def shown(image: np.ndarray) -> np.ndarray:
     """The image as (H, W, 3) uint8: the first three channels, or the first alone as grey."""
     chosen = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
     if chosen.dtype == np.uint8:

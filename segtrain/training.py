@@ -41,13 +41,15 @@ def train(
     on_epoch: Sequence[Callable[[Epoch], Any]] = (),
     max_seconds: float = float("inf"),
     quiet: bool = False,
+    report: bool = True,
 ) -> Run:
     """Train what `config` describes into the run folder `out`, and return the run.
 
     config: a Config, or the path of a YAML file; out: runs/NAME-OF-CONFIG where it is None;
     resume: go on from the run's last checkpoint; on_step, on_epoch: functions that are told of
-    each step and each epoch. Raises UserError for what the user can mend, Stopped after a Ctrl-C,
-    SIGTERM, a file STOP in the run folder, or `max_seconds`, with the run saved.
+    each step and each epoch; report: end with report.html. Raises UserError for what the user can
+    mend, Stopped after a Ctrl-C, SIGTERM, a file STOP in the run folder, or `max_seconds`, with the
+    run saved.
     """
     name = Path("run" if isinstance(config, Config) else config)
     config = config if isinstance(config, Config) else configs.load(Path(config))
@@ -65,7 +67,10 @@ def train(
             if not (run.path / "environment.json").exists():
                 _describe(run, made, contexts)
             stop.watch_for(run.path / "STOP")
-            Session(run, made.config, made.learner, made.loader, made.val, stop, watchers).go()
+            session = Session(run, made.config, made.learner, made.loader, made.val, stop, watchers)
+            session.go()
+            if report:
+                _report(run, session, devices)
         except Stopped as stopped:
             raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, devices)}") from None
         except mx.MXNetError as error:
@@ -73,6 +78,18 @@ def train(
         finally:
             os.close(lock)
     return run
+
+
+def _report(run: Run, session: Session, devices: str) -> None:
+    """Write report.html; the run is whole without it, so what goes wrong is a line in the log."""
+    from segtrain.report import report
+
+    epoch, scores = session.evaluated
+    try:
+        report(run.path, device=devices, scores=scores if epoch == run.best()["epoch"] else None)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200]
+        run.log(f"no report.html ({told}); to try again: segtrain report {run.path}")
 
 
 def _listed(functions: Any) -> List[Callable]:
@@ -108,6 +125,7 @@ def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterat
 
     UserError for a dataset that can't be used, or that isn't the run's.
     """
+    losses.terms(config.train.loss)  # a typo is told before the dataset is read
     sets = {"train": open_split(config.data, "train")}
     sets["val"] = open_split(config.data, "val", sets["train"].classes)
     census = {split: scan(dataset, split) for split, dataset in sets.items()}

@@ -51,12 +51,15 @@ def test_what_a_run_leaves(home):
         "config.yaml",
         "environment.json",
         "history.csv",
+        "report.html",
         "log.txt",
         *[f"checkpoints/{c}/{f}" for c in ("best", "last") for f in ("model.params", "state.json")],
         "checkpoints/last/optimizer.params",
         *[f"checkpoints/last.previous/{f}" for f in ("model.params", "state.json", "optimizer.params")],
         *{p for p in found if p.startswith("checkpoints/best.previous/")},
+        *(events := {p for p in found if p.startswith("events/events.out.tfevents.")}),
     }
+    assert len(events) == 1
     assert len(losses(whole)) == 3
     assert "# override" not in (whole / "config.yaml").read_text()
     about = json.loads((whole / "environment.json").read_text())

@@ -49,7 +49,7 @@ def demo(
     write_json(json, result)
     say(
         f"mIoU {result['miou']:.4f} on {result['images']} validation images",
-        f"look at {folder / 'predictions' / 'overlays'}",
+        f"look at {folder / 'run' / 'report.html'} and {folder / 'predictions' / 'overlays'}",
         f"next: segtrain eval {folder / 'run'}",
         f"      segtrain predict {folder / 'bundle'} YOUR-IMAGES --out masks",
         f"      segtrain train YOUR-CONFIG.yaml    ({folder / 'config.yaml'} is an example)",

@@ -59,7 +59,7 @@ def train(
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     if not quiet:
         say(
-            f"done: {run.path}",
+            f"done: {run.path}; open {run.path / 'report.html'}",
             f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
         )
 

@@ -111,11 +111,11 @@ def build(
 ) -> Coco:
     """The named split; class 0 is the background, and crowds are ignored.
 
-    annotations: the JSON file of each split, and images: the folder of its images (called like
-    the split where nothing else is said), relative to `root`; classes: the categories to learn,
-    all if null, the others are background; order: what hides what where objects overlap, the
-    smaller one (area), or the one that stands later in the file (annotation); channels, depth: as
-    in `folder`.
+    root: the dataset's folder; annotations: the JSON file of each split, relative to it; images:
+    the folder of each split's images, relative to it, called like the split where nothing else is
+    said; classes: the categories to learn, all if null, the others are background; order: what
+    hides what where objects overlap, the smaller one (area), or the one that stands later in the
+    file (annotation); channels, depth: as in `folder`.
     """
     if split not in annotations:
         raise UserError(f"no split {split!r} in data.annotations; {nearest(split, annotations)}")

@@ -42,8 +42,8 @@ def build(
     colours; tolerance: how far a value or a colour may be from the nearest known one; variable:
     the one of .mat masks; images, masks: names of the folders, perhaps one and the same;
     image_suffix, mask_suffix: ends of their files' names, as ``_mask`` in ``a_mask.png``; splits:
-    the folder or list file of a split, where it is not called like the split; channels, depth:
-    of the images, 3 for RGB and 1 for grey, 8 or 16 bits or 32 for floating point.
+    the folder or list file of a split, where it is not called like the split; channels:
+    of an image, 3 for RGB and 1 for grey; depth: bits of its values, 8 or 16, 32 for floating point.
     """
     meaning = labels(classes, ignore, label_map, palette, tolerance)
     if images == masks and image_suffix == mask_suffix:

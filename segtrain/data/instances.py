@@ -59,9 +59,9 @@ def build(
 ) -> Instances:
     """The named split.
 
-    classes: names of what no mask marks, and of what one does; splits: the folder of a split
-    (stage1_train), or a list file with a sample's name a line (train.txt, the samples under
-    `root`), where it is not called like the split; channels, depth: as in `folder`.
+    root: the dataset's folder; classes: names of what no mask marks, and of what one does; splits:
+    the folder of a split (stage1_train), or a list file with a sample's name a line (train.txt, the
+    samples under `root`), where it is not called like the split; channels, depth: as in `folder`.
     """
     check(classes, None)
     if len(classes) != 2:

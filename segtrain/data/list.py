@@ -33,7 +33,8 @@ def build(
 
     files: the list of each split, relative to `root` as the paths in it are; it is a CSV file with
     a header, or has an image and a mask on each line, with a tab or blanks between; image, mask:
-    the columns of a CSV file. The other options are those of `folder`.
+    the columns of a CSV file; root, classes, ignore, label_map, palette, tolerance, variable,
+    channels, depth: as in `folder`.
     """
     meaning = labels(classes, ignore, label_map, palette, tolerance)
     if split not in files:

@@ -56,7 +56,9 @@ def build(
     test: int = 80,
     seed: int = 0,
 ) -> Shapes:
-    """The named split; size: height, width; train, val, test: how many pictures each has."""
+    """The named split; size: height, width; train, val, test: how many pictures each has;
+    seed: of the pictures.
+    """
     counts = {"train": train, "val": val, "test": test}
     if split not in counts:
         raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")

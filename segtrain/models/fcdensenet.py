@@ -23,7 +23,8 @@ def build(
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** pools.
 
     growth: channels that each layer adds; layers: their number in each dense block, encoder,
-    bottom and decoder (section 3 and table 2); stem: channels of the first convolution.
+    bottom and decoder (section 3 and table 2); stem: channels of the first convolution; dropout:
+    the share of a layer's outputs that is dropped.
     """
     if len(layers) % 2 == 0:
         raise ValueError(f"layers has {len(layers)} entries: as many up as down, and the bottom")

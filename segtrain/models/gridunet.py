@@ -33,11 +33,13 @@ def build(
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
-    A, the encoder: a U-Net's, then `columns` down columns of a GridNet; B, the skip paths:
-    `skip_depth` blocks of the kind `skip` per row; C: a U-Net's decoder.
+    A, the encoder, is a U-Net's, then down columns of a GridNet; B the skip paths; C a U-Net's
+    decoder.
     widths: channels per stream, finest first, (32, 64, 128, 256) or, with an encoder,
     (16, 32, 64, 128, 256, 512); encoder: a classifier of GluonCV's, like resnet34_v1b, for the
-    encoder (model.encoder_params: its weights).
+    encoder (model.encoder_params: its weights); columns: how many down columns; merge: how
+    a skip and what comes up are joined; skip: the kind of block in the skip paths; skip_depth: how
+    many of them in each; units: convolutions per stream, down and up.
     """
     widths = default_widths(widths, encoder)
 

@@ -35,12 +35,13 @@ def build(
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 
-    widths: channels per stream, finest first, (32, 64, 128, 256) or, with an encoder,
-    (16, 32, 64, 128, 256, 512); encoder: a classifier of GluonCV's, like resnet34_v1b, for the
-    encoder (model.encoder_params: its weights); skip: what each skip path runs through,
-    `skip_depth` times; units: convolutions per stream, down and up; padding: 'valid' is the
-    published network (section 2): unpadded convolutions, cropped skips, and the input's border
-    mirrored as far as the network looks, so that the scores are the input's size.
+    widths: channels per stream, finest first, (32, 64, 128, 256) or, with an encoder, (16, 32, 64,
+    128, 256, 512); encoder: a classifier of GluonCV's, like resnet34_v1b, for the encoder
+    (model.encoder_params: its weights); merge: how a skip and what comes up are joined; skip: what
+    each skip path runs through; skip_depth: how many times; units: convolutions per stream, down
+    and up; padding: 'valid' is the published network (section 2): unpadded convolutions, cropped
+    skips, and the input's border mirrored as far as the network looks, so that the scores are the
+    input's size.
     """
     widths = default_widths(widths, encoder)
     valid = padding == "valid"

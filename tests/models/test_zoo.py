@@ -82,7 +82,7 @@ def test_the_auxiliary_weight_has_an_effect():
         before = head.data().copy()
         learner.step(batch, 0)
         moved[weight] = (head.data() - before).abs().sum().asscalar()
-        losses[weight] = learner.losses()[0]
+        losses[weight] = learner.losses()[0].losses
     assert moved[0] == 0 < moved[0.4]
     assert moved[0.8] == pytest.approx(2 * moved[0.4], rel=0.01)
     assert losses[0.8]["aux"] == pytest.approx(2 * losses[0.4]["aux"], rel=1e-5)
