@@ -79,7 +79,7 @@ def ours(root, workers, cache):
         cache=cache,
     )
     dataset = open_split(data, "train")
-    kept = cached(dataset, data, scan(dataset, "train").sizes, 3)
+    kept = cached(dataset, data, scan(dataset, "train", data).sizes, 3)
     for index in range(len(kept.ids)):  # a training's first epoch does this on the way
         kept.read(index)
     loader, number = open_loader(kept, data, 3, BATCH, 0, workers), iter(range(10**6))

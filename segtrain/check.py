@@ -9,16 +9,12 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 import numpy as np
 
 from segtrain.config import Config
+from segtrain.data import augment, augment1d
 from segtrain.data.dataset import SPLITS, open_split
-from segtrain.data.survey import Print, Survey, survey
+from segtrain.data.look import copies_of
+from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
 
-NEAR = 0.999
-"""Correlation of two thumbnails from which on images count as copies of one another.
-
-Images saved anew as JPEG, at quality 10 too, or at half the size correlate by more than 0.9995;
-CamVid's most alike frames, which follow one another, by 0.998.
-"""
 MOST = 50_000  # images among which copies are looked for: each is compared with each
 
 
@@ -49,7 +45,8 @@ def look(config: Config) -> Data:
     surveys, unopened = {}, {}
     for split in SPLITS:
         try:
-            surveys[split] = survey(open_split(config.data, split, strict=False), split)
+            dataset = open_split(config.data, split, strict=False)
+            surveys[split] = survey(dataset, split, config.data)
         except UserError as error:
             if split != "test":
                 unopened[split] = str(error)
@@ -135,20 +132,6 @@ def copies(data: Data) -> Iterator[Finding]:
         )
 
 
-def copies_of(prints: List[Print]) -> Iterator[Tuple[int, int, bool]]:
-    """Each image with the first one before it that it is a copy of; whether to the last bit."""
-    first: Dict[str, int] = {}
-    thumbnails = np.array([each.thumbnail for each in prints])
-    for i, each in enumerate(prints):
-        if each.digest in first:
-            yield first[each.digest], i, True
-            continue
-        first[each.digest] = i
-        alike = np.flatnonzero(thumbnails[:i] @ each.thumbnail > NEAR)
-        if len(alike):
-            yield int(alike[0]), i, False
-
-
 def blank(data: Data) -> Iterator[Finding]:
     """Masks with no more than one class."""
     for split, found in data.splits.items():
@@ -173,18 +156,29 @@ def absent(data: Data) -> Iterator[Finding]:
     held = {split: found.pixels > 0 for split, found in data.splits.items() if found.looks}
     if "train" not in held:
         return
-    for i, name in enumerate(data.splits["train"].dataset.classes):
+    classes = data.splits["train"].dataset.classes
+    nowhere = [name for name, some in zip(classes, np.any(list(held.values()), axis=0)) if not some]
+    if nowhere:
+        yield Finding(
+            "class",
+            "all",
+            [],
+            f"no mask of any split holds {', '.join(nowhere)}: where that is predicted, it counts 0",
+            "leave it out of data.classes, unless it is still to come",
+            error=False,
+        )
+    for i, name in enumerate(classes):
         elsewhere = [split for split in held if split != "train" and held[split][i]]
-        if not held["train"][i]:
-            where = f", and there are some in {elsewhere[0]}" if elsewhere else " or anywhere"
+        if elsewhere and not held["train"][i]:
             yield Finding(
                 "class",
                 "train",
                 [],
-                f"no training mask holds {name!r}{where}: it can't be learnt",
+                f"no training mask holds {name!r}, and there are some in {elsewhere[0]}: it can't be "
+                "learnt",
                 "move samples with it into train, or take it out of data.classes by data.label_map",
             )
-        elif "val" in held and not held["val"][i]:
+        elif held["train"][i] and "val" in held and not held["val"][i]:
             yield Finding(
                 "class",
                 "val",
@@ -249,6 +243,14 @@ def network(data: Data) -> Iterator[Finding]:
         yield Finding("network", "train", [], str(error), "see the message")
 
 
+def augmentation(data: Data) -> Iterator[Finding]:
+    """Augmentation that isn't known, or an Albumentations pipeline that can't be made."""
+    try:
+        (augment1d if len(data.config.data.crop) == 1 else augment).parse(data.config.data.augment)
+    except UserError as error:
+        yield Finding("augment", "train", [], str(error), "see the message")
+
+
 def batch(data: Data) -> Iterator[Finding]:
     """More samples per step than there are."""
     found, size = data.splits.get("train"), data.config.train.batch
@@ -274,5 +276,6 @@ CHECKS: List[Callable[[Data], Iterator[Finding]]] = [
     small,
     depth,
     network,
+    augmentation,
     batch,
 ]

@@ -84,6 +84,9 @@ class Data(Named):
     foreground: float = Field(
         0, ge=0, le=1, description="share of crops that are placed about a class other than the first"
     )
+    cat_max_ratio: float = Field(
+        1, gt=0, le=1, description="crops are drawn again, 10 times at most, while a class fills more"
+    )
     cache: Literal["none", "ram", "disk"] = Field(
         "none", description="keep decoded samples: in memory, or on the disk from run to run"
     )
@@ -258,6 +261,8 @@ class Config(Section):
             )
         if dim == 1 and (self.eval.scales != [1.0] or self.eval.flip or self.eval.window):
             raise ValueError("eval.scales, flip and window are for images (model.dim=2)")
+        if dim == 1 and (self.data.foreground or self.data.cat_max_ratio < 1):
+            raise ValueError("data.foreground and cat_max_ratio are for images (model.dim=2)")
         return self
 
     def origin(self, key: str) -> str:

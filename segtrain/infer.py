@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import io
 import json
 import os
 import struct
@@ -242,17 +243,18 @@ def _tags(content: bytes) -> tuple[dict[int, int], int]:
     return tags, 2 if number("I", end) else 1
 
 
-def read(path: Path, kind: Kind = RGB) -> np.ndarray:
+def read(path: Path, kind: Kind = RGB, content: bytes | None = None) -> np.ndarray:
     """An image file (H, W, C) of the kind: uint8 of 8 bits, else float32 with the file's values.
 
-    InputError if it can't be read or decoded, or is of another kind.
+    content: the file's, where it was read already. InputError if it can't be read or decoded, or
+    is of another kind.
     """
-    if path.suffix.lower() == ".npy":
-        return checked(array(path), kind, path)
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if content is None else content
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
+    if path.suffix.lower() == ".npy" or content.startswith(b"\x93NUMPY"):
+        return checked(array(path, content), kind, path)
     if banded(content):
         raise InputError(
             f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
@@ -264,10 +266,10 @@ def read(path: Path, kind: Kind = RGB) -> np.ndarray:
     return checked(image, kind, path)
 
 
-def array(path: Path) -> np.ndarray:
-    """The array of a .npy file; InputError if it can't be read."""
+def array(path: Path, content: bytes | None = None) -> np.ndarray:
+    """The array of a .npy file, or of its `content`; InputError if it can't be read."""
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.load(path if content is None else io.BytesIO(content), allow_pickle=False)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (ValueError, SyntaxError, EOFError, zipfile.BadZipFile):

@@ -6,23 +6,23 @@ import csv
 import io
 import os
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from segtrain import config, recipe
-from segtrain.check import copies_of
 from segtrain.config import Config
+from segtrain.data import divide
+from segtrain.data.columns import label_counts, roles
 from segtrain.data.dataset import open_split
-from segtrain.data.detect import Found, Pair, detect
-from segtrain.data.files import read_image
-from segtrain.data.legend import legend
-from segtrain.data.survey import fingerprint, survey
+from segtrain.data.detect import Files, Found, detect
+from segtrain.data.files import decode, read_image
+from segtrain.data.legend import legend, legend_of
+from segtrain.data.look import fingerprint
+from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
-from segtrain.infer import write
+from segtrain.infer import InputError, Kind, KindError, write
 from segtrain.recipe import Choice
-
-VAL_SHARE = 0.2
+from segtrain.records import Form, read_signal
 
 
 class Proposal(NamedTuple):
@@ -36,33 +36,92 @@ class Proposal(NamedTuple):
 def propose(root: Path, out: Path) -> Proposal:
     """A config for the dataset in the folder `root`, to be written to `out`; nothing is written.
 
-    UserError where no pairs of images and masks, and no known format, are found in it.
+    UserError where no images with masks, no records, and no known format, are found in it.
     """
     found = detect(root)
-    if found.name == "signals":
-        raise UserError(f"{root} holds signals: start from configs/ludb-unet1d.yaml")
     choices = [Choice("data.name", found.name, "; ".join(found.notes))]
     choices += [Choice(f"data.{key}", value) for key, value in found.options.items()]
-    lists: Dict[str, str] = {}
-    if found.pairs is not None:
-        meaning = legend([mask for pairs in found.pairs.values() for _, mask in pairs], root)
-        choices += [
-            Choice(f"data.{k}", v, meaning.reasons.get(k, "")) for k, v in meaning.options.items()
-        ]
-    if found.pairs is not None and found.name == "list":
-        splits, why = _splits(found.pairs, root)
-        lists = {split: _table(pairs, root) for split, pairs in splits.items()}
-        files = {split: out.with_name(f"{out.stem}-{split}.csv") for split in lists}
-        named = {split: os.path.relpath(path, root) for split, path in files.items()}
-        choices.append(Choice("data.files", named, why))
+    lists: Dict[Path, str] = {}
+    if found.name == "signals":
+        more, lists = _of_records(found, root, out)
+        choices += more
+    elif found.samples is not None:
+        more, lists = _of_images(found, root, out)
+        choices += more
     surveys = _surveys(choices, lists, root)
-    choices += recipe.choose(surveys, _config(choices))
-    written = {files[split]: text for split, text in lists.items()} if lists else {}
-    return Proposal(_text(root, out, choices), written, [c.why for c in choices[:1]] + _told(found))
+    choose = recipe.choose_signals if found.name == "signals" else recipe.choose
+    choices += choose(surveys, _config(choices))
+    return Proposal(_text(root, out, choices), lists, [choices[0].why, *_unread(surveys)])
 
 
-def _told(found: Found) -> List[str]:
-    return [note for note in found.notes if note.startswith("LEFT OUT")]
+def _of_images(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[Path, str]]:
+    """What masks mean and images are, and the pairs of each split where folders alone don't say it."""
+    samples = found.samples or {}
+    pairs = [pair for split in samples.values() for pair in split]
+    meaning = legend([mask for _, mask in pairs], root)
+    choices = [Choice(f"data.{k}", v, meaning.reasons.get(k, "")) for k, v in meaning.options.items()]
+    image = pairs[0][0]
+    kind = _kind(image)
+    if kind != Kind():
+        choices.append(Choice("data.channels", kind.channels, f"as {image.name} has"))
+        choices.append(Choice("data.depth", kind.depth, f"bits of a value in {image.name}"))
+    if found.name != "list":
+        return choices, {}
+    splits, why = divide.splits(samples, lambda pair: fingerprint(read_image(pair[0], kind)))
+    paths = {split: out.with_name(f"{out.stem}-{split}.csv") for split in splits}
+    named = {split: os.path.relpath(path, root) for split, path in paths.items()}
+    choices.append(Choice("data.files", named, why))
+    return choices, {paths[split]: _table(chosen, root) for split, chosen in splits.items()}
+
+
+def _of_records(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[Path, str]]:
+    """The columns of records, what the labels mean, and the records of each split."""
+    samples = found.samples or {}
+    paths = [path for split in samples.values() for (path,) in split]
+    told = roles(paths)
+    meaning = legend_of(label_counts(paths, told.label), root)
+    choices = [
+        Choice("data.signal", told.signal, "the channels; " + told.left_out),
+        Choice("data.label", told.label),
+        Choice("data.rate", told.rate, told.source),
+        *[Choice(f"data.{k}", v, meaning.reasons.get(k, "")) for k, v in meaning.options.items()],
+        Choice("data.background", 0, "the class between events; null where each class is one"),
+    ]
+    form = Form(told.signal, True, None)
+    splits, why = divide.splits(samples, lambda files: fingerprint(read_signal(files[0], form)))
+    homes = _homes(splits, root)
+    if homes:
+        renamed = any(split != home for split, home in homes.items())
+        return [*choices, *([Choice("data.splits", homes, why)] if renamed else [])], {}
+    lists = {split: out.with_name(f"{out.stem}-{split}.txt") for split in splits}
+    named = {split: os.path.relpath(path, root) for split, path in lists.items()}
+    texts = {
+        lists[split]: "".join(f"{path.relative_to(root).as_posix()}\n" for (path,) in chosen)
+        for split, chosen in splits.items()
+    }
+    return [*choices, Choice("data.splits", named, why)], texts
+
+
+def _homes(splits: divide.Splits, root: Path) -> Dict[str, str]:
+    """The folder in `root` that each split has for itself; empty where they don't."""
+    homes = {
+        split: {path.relative_to(root).parts[0] for (path,) in chosen}
+        for split, chosen in splits.items()
+    }
+    own = [next(iter(home)) for home in homes.values() if len(home) == 1]
+    sound = len(set(own)) == len(splits) and all((root / home).is_dir() for home in own)
+    return dict(zip(splits, own)) if sound else {}
+
+
+def _kind(image: Path) -> Kind:
+    """What the images are, if all are like this one: RGB where they can be read as that."""
+    try:
+        decode(image, Kind())
+    except KindError as error:
+        return error.found
+    except InputError as error:
+        raise UserError(str(error)) from None
+    return Kind()
 
 
 def _config(choices: Sequence[Choice]) -> Config:
@@ -73,65 +132,42 @@ def _config(choices: Sequence[Choice]) -> Config:
     return config.parse(values)
 
 
-def _surveys(choices: List[Choice], lists: Dict[str, str], root: Path) -> Dict[str, Any]:
+def _surveys(choices: List[Choice], lists: Dict[Path, str], root: Path) -> Dict[str, Survey]:
     """Both splits read whole; the list files lie in a temporary folder meanwhile."""
     with tempfile.TemporaryDirectory() as home:
-        paths = {split: Path(home) / f"{split}.csv" for split in lists}
-        for split, path in paths.items():
-            write(path, lists[split].encode())
-        if lists:
-            named = {split: str(path) for split, path in paths.items()}
-            choices = [c._replace(value=named) if c.key == "data.files" else c for c in choices]
+        moved = {}
+        for path, text in lists.items():
+            write(Path(home) / path.name, text.encode())
+            moved[os.path.relpath(path, root)] = str(Path(home) / path.name)
+        if moved:
+            choices = [_renamed(choice, moved) for choice in choices]
+        given = {choice.key: choice.value for choice in choices}
+        if given.get("data.depth", 8) != 8:  # their statistics are what is to be found out
+            plain = [[value] * given["data.channels"] for value in (0.0, 1.0)]
+            choices = [*choices, *map(Choice, ("data.mean", "data.std"), plain)]
         data = _config(choices).data
-        return {split: survey(open_split(data, split), split) for split in ("train", "val")}
+        surveys = {split: survey(open_split(data, split), split, data) for split in ("train", "val")}
+    for found in surveys.values():
+        if not found.looks:
+            raise UserError(found.problems[0].text)
+    return surveys
 
 
-# ---- splits
+def _renamed(choice: Choice, moved: Dict[str, str]) -> Choice:
+    """The choice with the list files that it names where they are for now."""
+    if choice.key not in ("data.files", "data.splits"):
+        return choice
+    return choice._replace(value={k: moved.get(name, name) for k, name in choice.value.items()})
 
 
-def _splits(found: Dict[str, List[Pair]], root: Path) -> Tuple[Dict[str, List[Pair]], str]:
-    """The training and validation pairs, and why these."""
-    splits = dict(found)
-    if "train" in splits and "val" in splits:
-        return {split: splits[split] for split in ("train", "val", "test") if split in splits}, (
-            "the splits that the folders' names tell"
-        )
-    if "train" in splits and "test" in splits:
-        why = "there is no validation split: the test split serves as one"
-        return {"train": splits["train"], "val": splits["test"]}, why
-    return _divided([pair for split in sorted(splits) for pair in splits[split]], root)
+def _unread(surveys: Dict[str, Survey]) -> List[str]:
+    problems = [problem for found in surveys.values() for problem in found.problems]
+    if not problems:
+        return []
+    return [f"CAN'T BE READ: {len(problems)} samples, as segtrain check will list; {problems[0].text}"]
 
 
-def _divided(pairs: List[Pair], root: Path) -> Tuple[Dict[str, List[Pair]], str]:
-    """A fifth for validation, by a hash of the names; copies of one image stay together."""
-    groups = _groups(pairs)
-    if len(groups) < 2:
-        raise UserError(f"{root}: there are not two different images to train and to judge on")
-    ordered = sorted(groups, key=lambda group: sha256(group[0][0].name.encode()).hexdigest())
-    val: List[Pair] = []
-    while len(ordered) > 1 and len(val) < VAL_SHARE * len(pairs):
-        val += ordered.pop(0)
-    train = [pair for group in ordered for pair in group]
-    why = (
-        f"there are no splits: {len(val)} of {len(pairs)} go to validation, by a hash of their "
-        "names; copies of one image stay together"
-    )
-    return {"train": sorted(train), "val": sorted(val)}, why
-
-
-def _groups(pairs: List[Pair]) -> List[List[Pair]]:
-    """The pairs, those whose images are copies of one another in one group."""
-    prints = [fingerprint(read_image(image)) for image, _ in pairs]
-    group_of = list(range(len(pairs)))
-    for first, later, _ in copies_of(prints):
-        group_of[later] = group_of[first]
-    groups: Dict[int, List[Pair]] = {}
-    for pair, group in zip(pairs, group_of):
-        groups.setdefault(group, []).append(pair)
-    return list(groups.values())
-
-
-def _table(pairs: List[Pair], root: Path) -> str:
+def _table(pairs: List[Files], root: Path) -> str:
     """The pairs as a CSV file, paths from the root on."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")

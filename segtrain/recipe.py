@@ -9,12 +9,13 @@ import mxnet as mx
 import numpy as np
 
 from segtrain import devices, graph
-from segtrain.config import Config
+from segtrain.config import SIGNAL_AUGMENT, Config
 from segtrain.data.survey import Survey
 from segtrain.models import IMAGENET_MEAN, IMAGENET_STD
 
 STEPS = {"cpu": 2500, "gpu": 8000}
 LARGEST = {"cpu": 384, "gpu": 512}
+STEPS_1D, LONGEST = 600, 1024  # of signals, whose networks are small
 
 
 class Choice(NamedTuple):
@@ -52,6 +53,40 @@ def choose(surveys: Dict[str, Survey], known: Config) -> List[Choice]:
         Choice("train.optimizer", "adamw", "sure to learn something; sgd may end higher"),
         Choice("train.lr", 0.002),
         Choice("train.weight_decay", 0.02),
+        Choice("train.warmup", 1),
+        Choice("train.loss", {"ce": 1, "dice": 1}, "dice looks after the rare classes"),
+        _weights(train),
+        Choice("eval.every", max(1, epochs // 6)),
+    ]
+
+
+def choose_signals(surveys: Dict[str, Survey], known: Config) -> List[Choice]:
+    """As `choose`, for records of signals: a 1-D U-Net with residual skips."""
+    train = surveys["train"]
+    lengths = sorted(look.size[0] for look in train.looks)
+    middle, channels = lengths[len(lengths) // 2], len(train.looks[0].mean)
+    streams = 5 if middle >= 256 else 4 if middle >= 64 else 3
+    stride = 2 ** (streams - 1)
+    crop = [max(stride, min(middle, LONGEST) // stride * stride)]
+    widths = [16, 32, 64, 128, 128][:streams]
+    batch = 16
+    while batch > 1 and 2 * batch > len(train.looks):
+        batch //= 2
+    epochs = int(np.clip(round(STEPS_1D * batch / len(train.looks)), 10, 500))
+    return [
+        Choice("model.name", "unet", "see the README's table for others"),
+        Choice("model.dim", 1, "signals"),
+        Choice("model.in_channels", channels, "as the records have"),
+        Choice("model.widths", widths, f"{streams} streams fit the crop"),
+        Choice("model.skip", "residual"),
+        Choice("data.crop", crop, f"records have {lengths[0]} to {lengths[-1]} samples, most {middle}"),
+        Choice("data.augment", SIGNAL_AUGMENT, "take out what your signals don't bear"),
+        Choice("train.epochs", epochs, f"about {STEPS_1D} steps"),
+        Choice("train.batch", batch, f"of {len(train.looks)} records"),
+        Choice("train.optimizer", "adamw"),
+        Choice("train.lr", 0.003),
+        Choice("train.weight_decay", 0.01),
+        Choice("train.schedule", "cosine"),
         Choice("train.warmup", 1),
         Choice("train.loss", {"ce": 1, "dice": 1}, "dice looks after the rare classes"),
         _weights(train),

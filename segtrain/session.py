@@ -233,9 +233,8 @@ class Session:
 
     def _save_is_due(self) -> bool:
         steps, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
-        done = self.state["epoch"] * len(self.loader) + self.state["batch"]
         late = minutes and time.monotonic() - self._saved >= 60 * minutes
-        return bool(late or (steps and done % steps == 0))
+        return bool(late or (steps and self._step % steps == 0))
 
     def _save(self) -> None:
         """The checkpoint `last`, and history.csv."""

@@ -128,7 +128,7 @@ def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterat
     losses.terms(config.train.loss)  # a typo is told before the dataset is read
     sets = {"train": open_split(config.data, "train")}
     sets["val"] = open_split(config.data, "val", sets["train"].classes)
-    census = {split: scan(dataset, split) for split, dataset in sets.items()}
+    census = {split: scan(dataset, split, config.data) for split, dataset in sets.items()}
     weights = losses.class_weights(
         config.train.class_weights, census["train"].pixels, sets["train"].classes
     )
@@ -210,7 +210,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _checksum(ids: list[str]) -> str:
+def _checksum(ids: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
 
 

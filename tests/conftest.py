@@ -24,6 +24,14 @@ def real(name: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory):
+    """What commands keep between them lies in a folder of this session's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGTRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def write_pair(home: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
     for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
         path = home / kind / f"{name}.png"

@@ -184,3 +184,14 @@ def test_augmented_crops_as_a_picture(config, tmp_path):
     code, text = run("show", config, steps, "--augment", out)
     assert code == 0 and "elastic(4)" in text
     assert cv2.imread(str(out)).shape[1] == 6 * 244
+
+
+def test_a_class_that_is_nowhere_is_worth_a_look(config):
+    found, _ = findings(config, 0, f"data.classes={[*CLASSES, 'star', 'moon']}")
+    (finding,) = [finding for finding in found if finding["kind"] == "class"]
+    assert "no mask of any split holds star, moon" in finding["why"] and not finding["error"]
+
+
+def test_augmentation_that_cant_be_made_is_told(config):
+    found, _ = findings(config, 1, "data.augment=[flip, twist(3)]")
+    assert [f["kind"] for f in found if f["error"]] == ["augment"] and "twist" in found[0]["why"]

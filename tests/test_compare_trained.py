@@ -13,9 +13,9 @@ from segtrain.data import shapes
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Runs one and two, of 3 epochs with a seed each, and half, of 1."""
+    """Runs one and two, of 8 epochs with a seed each, and half, of 2."""
     home = tmp_path_factory.mktemp("compared")
-    for split, count in (("train", 200), ("val", 30)):
+    for split, count in (("train", 150), ("val", 30)):
         source = shapes.build(split, size=(64, 64))
         for index in range(count):
             write_pair(home / "data" / split, f"{index:03d}", *source.read(index))
@@ -32,10 +32,10 @@ data:
   augment: [flip, vflip]
   workers: 0
 train: {{batch: 4, lr: 0.004, optimizer: adamw, warmup: 0.5}}
-eval: {{every: 3}}
+eval: {{every: 8}}
 """
     )
-    for name, seed, epochs in (("one", 1, 3), ("two", 2, 3), ("half", 3, 1)):
+    for name, seed, epochs in (("one", 1, 8), ("two", 2, 8), ("half", 3, 2)):
         changes = [f"seed={seed}", f"train.epochs={epochs}", "--devices", "cpu"]
         code, said = run("train", home / "found.yaml", *changes, "--out", home / name)
         assert code == 0, said

@@ -42,6 +42,7 @@ ALLOWED = {
     "init": LEAVES | MIDDLE | {"check", "recipe"},
     "sheet": LEAVES | MIDDLE,
     "board": LEAVES | MIDDLE | {"sheet"},
+    "pack": LEAVES | MIDDLE,
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},

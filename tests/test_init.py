@@ -5,6 +5,8 @@ import shutil
 
 import cv2
 import numpy as np
+import pytest
+import tifffile
 import yaml
 from conftest import real, run, write_pair
 
@@ -211,5 +213,123 @@ def test_voc(tmp_path):
     assert run("check", out)[0] in (0, 1)
 
 
-def test_signals_are_pointed_to_their_config(tmp_path):
-    assert "start from configs/ludb-unet1d.yaml" in init(real("ludb"), tmp_path, code=2)[1]
+# ---- images of other kinds
+
+
+def test_deep_images_of_many_bands(tmp_path):
+    """16 bits and 5 bands, no splits: channels, depth, mean and std come from the files."""
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        image, mask = sample(i)
+        bands = np.concatenate([image, image[..., :2]], axis=2).astype(np.uint16) * 40 + rng.integers(9)
+        (tmp_path / "data/images").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / f"data/images/{i}.tif"
+        tifffile.imwrite(path, bands, photometric="minisblack", planarconfig="contig")
+        write(tmp_path / f"data/masks/{i}.png", mask)
+    out, _ = init(tmp_path / "data", tmp_path)
+    config = load(out)
+    assert config.data.options["channels"] == config.model.in_channels == 5
+    assert config.data.options["depth"] == 16 and len(config.data.mean) == len(config.data.std) == 5
+    train = open_split(config.data, "train")
+    values = np.concatenate([train.read(i).image.reshape(-1, 5) for i in range(len(train.ids))])
+    assert config.data.mean == pytest.approx(values.mean(axis=0), rel=1e-3)
+    assert config.data.std == pytest.approx(values.std(axis=0), rel=1e-2)
+    trains(out, tmp_path)
+
+
+def test_samples_that_cant_be_read_are_told(folder, tmp_path):
+    (folder / "train/images/01.png").write_bytes(b"broken")
+    out, text = init(folder, tmp_path)
+    assert "CAN'T BE READ: 1 samples" in text and "01.png: not an image" in text
+    for path in folder.glob("*/masks/*.png"):
+        path.write_bytes(b"broken")
+    out.unlink()
+    assert "not an image" in init(folder, tmp_path, code=2)[1]
+
+
+# ---- signals
+
+
+def test_ludb(tmp_path):
+    out, text = init(real("ludb"), tmp_path)
+    config = load(out)
+    assert "160 records" in text and config.model.dim == config.model.in_channels == 1
+    assert config.data.options["signal"] == ["wave_form"] and config.data.options["rate"] == 250
+    assert config.data.options["label"] == "train_label" and len(config.data.options["classes"]) == 4
+    assert "not used: time, index, label" in out.read_text()
+    assert "1158 to 2205 samples" in out.read_text() and config.data.crop == (1024,)
+    assert {len(open_split(config.data, split).ids) for split in ("train", "val")} == {140, 20}
+    assert run("check", out)[0] == 0
+
+
+def record(path, length, seed, columns, form="csv", **more):
+    """Humps of classes 3 and 7 in the first column, noise in the second, labels in the third."""
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(length, int)
+    for at in range(20, length - 30, 60):
+        labels[at : at + 15] = 3 if at % 120 < 60 else 7
+    values = [labels + rng.normal(0, 0.1, length), rng.normal(0, 1, length), labels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if form == "npz":
+        np.savez(path, **dict(zip(columns, values)), **more)
+        return
+    table = {**dict(zip(columns, values)), **more}
+    rows = zip(*(np.asarray(column).tolist() for column in table.values()))
+    path.write_text("\n".join(",".join(map(str, row)) for row in [list(table), *rows]))
+
+
+def test_records_without_splits_get_list_files(tmp_path):
+    for i in range(12):
+        time = 7 + np.arange(300 + i) * 5.0
+        extra = {"time_ms": time, "lead": ["II"] * (300 + i), "flag": np.arange(300 + i) % 2}
+        extra["label_of_person"] = [i] * (300 + i)
+        record(tmp_path / f"data/site/{i:02d}.csv", 300 + i, i, ["ecg", "aux", "label"], **extra)
+    shutil.copyfile(tmp_path / "data/site/03.csv", tmp_path / "data/site/copy.csv")
+    out, _ = init(tmp_path / "data", tmp_path)
+    options, text = load(out).data.options, out.read_text()
+    assert options["signal"] == ["ecg", "aux"] and options["label"] == "label"
+    assert options["rate"] == 200 and "not used: time_ms, lead, flag, label_of_person" in text
+    assert options["label_map"] == {3: 1, 7: 2} and "there are no splits" in text
+    lists = {split: (tmp_path / f"config-{split}.txt").read_text().split() for split in ("train", "val")}
+    assert len(lists["train"]) + len(lists["val"]) == 13 and 2 <= len(lists["val"]) <= 4
+    assert any({"site/03.csv", "site/copy.csv"} <= set(names) for names in lists.values())
+    trains(out, tmp_path)
+
+
+def test_arrays_that_state_their_rate_in_folders_by_other_names(tmp_path):
+    for home in ("training", "testing"):
+        for i in range(5):
+            path = tmp_path / f"data/{home}/{i}.npz"
+            record(path, 400, i, ["x", "y", "stage"], "npz", fs=128.0)
+    np.savez(tmp_path / "data/about.npz", note=np.zeros(3))
+    out, text = init(tmp_path / "data", tmp_path)
+    options = load(out).data.options
+    assert "LEFT OUT: 1 files" in text and options["rate"] == 128
+    assert options["splits"]["train"] == "training" and options["splits"]["val"] == "testing"
+    assert options["signal"] == ["x", "y"] and options["label"] == "stage"
+    trains(out, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (["a", "b", "c"], "no column holds labels"),
+        (["label", "b", "c"], "no column holds labels"),
+    ],
+)
+def test_records_without_labels_are_told(tmp_path, columns, says):
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        path = tmp_path / "data" / split / "a.csv"
+        path.parent.mkdir(parents=True)
+        rows = [columns, *rng.normal(0, 1, (90, 3)).tolist()]
+        path.write_text("\n".join(",".join(map(str, row)) for row in rows))
+    said = " ".join(init(tmp_path / "data", tmp_path, code=2)[1].split())
+    assert says in said and ", ".join(columns) in said
+
+
+def test_records_that_cant_be_read_are_told(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "a.npz").write_bytes(b"PK broken")
+    assert "not a record that can be read" in init(tmp_path / "data", tmp_path, code=2)[1]

@@ -14,6 +14,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     export,
     init,
     lr,
+    pack,
     predict,
     report,
     runs,

@@ -1,7 +1,9 @@
-"""Augmentation: geometry composed into one warp of image and mask, then changes of colour.
+"""Augmentation: geometry composed into one warp of image and mask, then all that changes the crop.
 
 An augmentation is a function here, and its arguments are what the config gives, as in
-``scale(0.5, 2)``. One that takes an image changes its colours; one that doesn't returns a map.
+``scale(0.5, 2)``. Its parameter after `rng` tells what it does: it changes an `image`, or a `sample`
+with its mask; it is handed `others` to put into one; it bends a `crop`; it changes the `whole`
+sample before all this; or it returns a map.
 """
 
 from __future__ import annotations
@@ -14,10 +16,30 @@ from typing import Any, Callable, NamedTuple, Sequence
 import cv2
 import numpy as np
 
+from segtrain.data import albumentations_pipeline
+from segtrain.data.albumentations_pipeline import albumentations
 from segtrain.data.dataset import Sample
 from segtrain.errors import UserError, nearest
 
 Rng = np.random.Generator
+Others = Callable[[Sequence[int]], Sample]
+"""Gives a crop (height, width) of a sample drawn at random, made like any other crop."""
+TRIES = 10  # at a crop in which no class fills more than its share
+
+
+class Window(NamedTuple):
+    """The crop that is to be made of a sample.
+
+    foreground: the chance that it is placed so that it holds a pixel of a class drawn from those
+    present but the first; cat_max_ratio: the share of it that no class may fill, if a place for
+    that is found in 10 tries (as in mmsegmentation's RandomCrop).
+    """
+
+    size: Sequence[int]  # height, width
+    ignore: int
+    foreground: float = 0
+    cat_max_ratio: float = 1
+
 
 # ---- geometry: 3x3 maps of pixel coordinates (x, y, 1) about the image's centre
 
@@ -102,21 +124,73 @@ def cutout(rng: Rng, sample: Sample, ignore: int, share: float) -> Sample:
     return Sample(image, mask)
 
 
+# ---- several samples in one
+
+
+def mosaic(rng: Rng, others: Others, sample: Sample, probability: float = 0.5) -> Sample:
+    """Four crops of different samples, that meet in a random point of the middle half.
+
+    Bochkovskiy et al. 2020, section 3.4.
+    """
+    if rng.random() >= probability:
+        return sample
+    size = np.array(sample.mask.shape)
+    middle = np.rint(size * rng.uniform(0.25, 0.75, 2)).astype(int)
+    corners = [(y, x) for y in (0, 1) for x in (0, 1)]
+    del corners[rng.integers(4)]  # which stays as it is
+    image, mask = sample.image.copy(), sample.mask.copy()
+    for corner in corners:
+        part = tuple(slice(m, n) if far else slice(0, m) for far, m, n in zip(corner, middle, size))
+        if mask[part].size:
+            image[part], mask[part] = others(mask[part].shape)
+    return Sample(image, mask)
+
+
+def copy_paste(
+    rng: Rng, others: Others, sample: Sample, ignore: int, probability: float = 0.5
+) -> Sample:
+    """Objects of another sample's crop, at their places: about half of those of one class.
+
+    The class is drawn from those in that crop but the first, each as likely; an object is a
+    connected region of it, and one at least is copied, image and mask, without a soft border.
+    Ghiasi et al. 2021, section 3.
+    """
+    if rng.random() >= probability:
+        return sample
+    image, mask = others(sample.mask.shape)
+    classes = _foreground_classes(mask, ignore)
+    if not classes:
+        return sample
+    count, objects = cv2.connectedComponents((mask == rng.choice(classes)).astype(np.uint8))
+    chosen = np.append(False, rng.random(count - 1) < 0.5)  # the 0th is all the rest
+    chosen[rng.integers(1, count)] = True
+    here = chosen[objects]
+    return Sample(np.where(here[..., None], image, sample.image), np.where(here, mask, sample.mask))
+
+
 # ---- the pipeline
 
-_GIVEN = ("image", "signal", "crop", "sample", "ignore")
+_GIVEN = ("whole", "image", "signal", "crop", "sample", "others", "ignore")
 
 
 class Step(NamedTuple):
-    """One augmentation with its arguments; `takes` is what it changes, or empty for a map."""
+    """One augmentation with its arguments; `given` names what it is handed before these."""
 
     function: Callable
+    given: tuple[str, ...]
     arguments: tuple
-    takes: str
+
+    def __call__(self, rng: Rng, **given: Any) -> Any:
+        return self.function(rng, *(given[name] for name in self.given), *self.arguments)
+
+    @property
+    def takes(self) -> str:
+        """What it changes, bends or puts together; empty for a map."""
+        return self.given[0] if self.given else ""
 
     @property
     def moves(self) -> bool:
-        return not self.takes
+        return not self.given
 
 
 def parse(texts: Sequence[str], among: dict[str, Any] | None = None) -> list[Step]:
@@ -139,16 +213,19 @@ def _step(text: str, known: dict[str, Callable]) -> Step:
     if name not in known:
         raise UserError(f"data.augment: no {text!r}; {nearest(name, known)}")
     wanted = list(inspect.signature(known[name]).parameters.values())[1:]
-    takes = wanted[0].name if wanted and wanted[0].name in _GIVEN else ""
-    wanted = [parameter for parameter in wanted if parameter.name not in _GIVEN]
-    arguments = _arguments(text, match.group(2) if match else None)
+    given = tuple(parameter.name for parameter in wanted if parameter.name in _GIVEN)
+    wanted, inside = wanted[len(given) :], match.group(2) if match else None
+    if known[name] is albumentations:
+        pipeline = albumentations_pipeline.read((inside or "").strip().strip("'\""))
+        return Step(known[name], given, (pipeline,))
+    arguments = _arguments(text, inside)
     least = sum(p.default is p.empty for p in wanted)
     if not least <= len(arguments) <= len(wanted) or not all(a >= 0 for a in arguments):
         like = ", ".join(p.name for p in wanted)
         raise UserError(f"data.augment: {text!r} should be {name}({like}), with numbers from 0 up")
     if name in ("scale", "stretch") and not 0 < arguments[0] <= arguments[1]:
         raise UserError(f"data.augment: {text!r}: the factors must be positive, the lower one first")
-    return Step(known[name], arguments, takes)
+    return Step(known[name], given, arguments)
 
 
 def _arguments(text: str, inside: str | None) -> tuple:
@@ -160,39 +237,63 @@ def _arguments(text: str, inside: str | None) -> tuple:
 
 
 def augment(
-    sample: Sample,
-    crop: tuple[int, int],
-    steps: Sequence[Step],
-    rng: Rng,
-    ignore: int,
-    foreground: float = 0,
+    sample: Sample, window: Window, steps: Sequence[Step], rng: Rng, other: Callable[[], Sample]
 ) -> Sample:
-    """A random crop (height, width) of the sample after all steps, image and mask warped once.
+    """A random crop of the sample after all steps, image and mask warped once.
 
-    Beyond the image's border the image is mirrored and the mask is `ignore`. foreground: the chance
-    that the crop is placed so that it holds a pixel of a class drawn from those present but the first.
+    Beyond the image's border the image is mirrored and the mask is `ignore`. other: draws another
+    sample, for the steps that put several into one; it must draw from `rng` too.
     """
-    linear = np.eye(3)
-    for step in steps:
-        if step.moves:
-            linear = step.function(rng, *step.arguments) @ linear
-    pixel = _foreground(sample.mask, rng, ignore) if foreground and rng.random() < foreground else None
-    matrix = _place(linear, sample.mask.shape, crop, rng, pixel)
-    bends = [step.function(rng, crop, *step.arguments) for step in steps if step.takes == "crop"]
-    image, mask = (
-        _bent(sample, matrix, sum(bends), ignore) if bends else _warp(sample, matrix, crop, ignore)
-    )
+
+    def others(size: Sequence[int]) -> Sample:
+        return _cropped(other(), window._replace(size=size), steps, rng)
+
+    found = _cropped(sample, window, steps, rng)
     for step in steps:
         if step.takes == "image":
-            image = step.function(rng, image, *step.arguments)
-        elif step.takes == "sample":
-            image, mask = step.function(rng, Sample(image, mask), ignore, *step.arguments)
-    return Sample(image, mask)
+            found = found._replace(image=step(rng, image=found.image))
+        elif step.takes in ("sample", "others"):
+            found = step(rng, sample=found, others=others, ignore=window.ignore)
+    return found
+
+
+def _cropped(sample: Sample, window: Window, steps: Sequence[Step], rng: Rng) -> Sample:
+    """A random crop after those steps that move pixels."""
+    linear = np.eye(3)
+    for step in steps:
+        if step.takes == "whole":
+            sample = step(rng, whole=sample, ignore=window.ignore)
+        elif step.moves:
+            linear = step(rng) @ linear
+    matrix = _placed(linear, sample.mask, window, rng)
+    bends = [step(rng, crop=window.size) for step in steps if step.takes == "crop"]
+    if bends:
+        return _bent(sample, matrix, sum(bends), window.ignore)
+    return _warp(sample, matrix, window.size, window.ignore)
+
+
+def _placed(linear: np.ndarray, mask: np.ndarray, window: Window, rng: Rng) -> np.ndarray:
+    """The map from source to crop, at a random place as the window wants it."""
+    ignore, pixel = window.ignore, None
+    if window.foreground and rng.random() < window.foreground:
+        pixel = _foreground(mask, rng, ignore)
+    matrix = _place(linear, mask.shape, window.size, rng, pixel)
+    for _ in range(TRIES if window.cat_max_ratio < 1 else 0):
+        counts = np.bincount(_warp_mask(mask, matrix, window.size, ignore).ravel(), minlength=256)
+        counts[ignore] = 0
+        if np.count_nonzero(counts) > 1 and counts.max() < window.cat_max_ratio * counts.sum():
+            break
+        matrix = _place(linear, mask.shape, window.size, rng, pixel)
+    return matrix
+
+
+def _foreground_classes(mask: np.ndarray, ignore: int) -> list[int]:
+    return [c for c in np.flatnonzero(np.bincount(mask.ravel())) if c not in (0, ignore)]
 
 
 def _foreground(mask: np.ndarray, rng: Rng, ignore: int) -> np.ndarray | None:
     """The place (x, y) of a pixel of one of the classes present, but 0; None where there is none."""
-    classes = [c for c in np.flatnonzero(np.bincount(mask.ravel())) if c not in (0, ignore)]
+    classes = _foreground_classes(mask, ignore)
     if not classes:
         return None
     places = np.flatnonzero(mask.ravel() == rng.choice(classes))
@@ -202,7 +303,7 @@ def _foreground(mask: np.ndarray, rng: Rng, ignore: int) -> np.ndarray | None:
 def _place(
     linear: np.ndarray,
     size: Sequence[int],
-    crop: tuple[int, int],
+    crop: Sequence[int],
     rng: Rng,
     pixel: np.ndarray | None = None,
 ) -> np.ndarray:
@@ -227,20 +328,23 @@ def _place(
     return matrix
 
 
-def _warp(sample: Sample, matrix: np.ndarray, crop: tuple[int, int], ignore: int) -> Sample:
+def _warp(sample: Sample, matrix: np.ndarray, crop: Sequence[int], ignore: int) -> Sample:
     size = (crop[1], crop[0])
     image = cv2.warpAffine(
         sample.image, matrix[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
-    mask = cv2.warpAffine(
-        sample.mask,
+    return Sample(image.reshape(*crop, -1), _warp_mask(sample.mask, matrix, crop, ignore))
+
+
+def _warp_mask(mask: np.ndarray, matrix: np.ndarray, crop: Sequence[int], ignore: int) -> np.ndarray:
+    return cv2.warpAffine(
+        mask,
         matrix[:2],
-        size,
+        (crop[1], crop[0]),
         flags=cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_CONSTANT,
         borderValue=ignore,
     )
-    return Sample(image.reshape(*crop, -1), mask)
 
 
 def _bent(sample: Sample, matrix: np.ndarray, bend: np.ndarray, ignore: int) -> Sample:

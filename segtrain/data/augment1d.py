@@ -69,11 +69,11 @@ def augment(sample: Sample, crop: Sequence[int], steps: Sequence[Step], rng: Rng
     factor = 1.0
     for step in steps:
         if step.moves:
-            factor *= step.function(rng, *step.arguments)
+            factor *= step(rng)
     signal, mask = _resample(sample, factor, crop[0], rng, ignore)
     for step in steps:
         if not step.moves:
-            signal = step.function(rng, signal, *step.arguments)
+            signal = step(rng, signal=signal)
     return Sample(signal.astype(np.float32, copy=False), mask)
 
 

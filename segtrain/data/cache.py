@@ -19,7 +19,7 @@ from typing import Any, List, Sequence, Tuple
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data.dataset import Dataset, Sample
+from segtrain.data.dataset import Dataset, Sample, reading
 from segtrain.errors import UserError
 
 SHARE = 0.8  # of what is free that a cache may take
@@ -103,9 +103,9 @@ def home() -> Path:
 
 
 def clear() -> int:
-    """Remove the caches on the disk; the bytes that this frees."""
+    """Remove the caches on the disk, and what is known of files; the bytes that this frees."""
     freed = 0
-    for path in home().glob("*.cache"):
+    for path in [*home().glob("*.cache"), *home().glob("*.looks"), *home().glob(".*.looks.*")]:
         freed += path.stat().st_blocks * 512
         path.unlink()
     return freed
@@ -121,10 +121,8 @@ def _check_room(need: int, free: int, where: str, instead: str) -> None:
 
 def _key(dataset: Dataset, data: Data, sizes: Sequence[Size], channels: int) -> str:
     """A name that changes with any file's place, size or time, and with any of the data's options."""
-    fixed = data.model_dump(mode="json", exclude={"cache", "workers", "crop", "augment", "mean", "std"})
-    text = json.dumps(
-        [stamps(dataset), dataset.ids, fixed, list(map(list, sizes)), channels], default=str
-    )
+    fixed = [list(dataset.ids), reading(data), list(map(list, sizes)), channels]
+    text = json.dumps([stamps(dataset), *fixed], default=str)
     return sha256(text.encode()).hexdigest()[:32]
 
 

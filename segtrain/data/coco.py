@@ -64,7 +64,7 @@ class Coco:
         return str(self._pictures[index].path)
 
     def files(self, index: int) -> tuple[Path, ...]:
-        return (self._pictures[index].path,)
+        return (self._pictures[index].path, self._source)
 
     def read(self, index: int) -> Sample:
         path, size = self._pictures[index]

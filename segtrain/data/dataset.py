@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from segtrain.config import Data
 from segtrain.errors import UserError
 
 SPLITS = ("train", "val", "test")
+_FEEDING = {"crop", "augment", "workers", "foreground", "cat_max_ratio", "cache", "mean", "std"}
 
 
 class Sample(NamedTuple):
@@ -29,9 +30,13 @@ class Dataset(Protocol):
 
     classes: list[str]
     ignore: int
-    ids: list[str]
     dtype: str  # of the images: uint8, or float32 for all that has more than 8 bits
     problems: list[str]  # "FILE: what is wrong" of those that could not be paired
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The samples' names."""
+        ...
 
     def read(self, index: int) -> Sample:
         """The `index`-th sample; UserError names the file that can't be used."""
@@ -42,7 +47,7 @@ class Dataset(Protocol):
         ...
 
     def files(self, index: int) -> tuple[Path, ...]:
-        """The files of the `index`-th sample: its image's first, then its mask's, if it has one."""
+        """The files that the `index`-th sample is made of: its image's first, then its mask's."""
         ...
 
 
@@ -67,6 +72,11 @@ def open_split(data: Data, split: str, classes: list[str] | None = None, strict:
             f"trained on {', '.join(classes)}: they must be the same ones, in one order"
         )
     return dataset
+
+
+def reading(data: Data) -> dict[str, Any]:
+    """The part of a config's data section that decides what the samples are, as JSON has it."""
+    return data.model_dump(mode="json", exclude=_FEEDING)
 
 
 def _check_statistics(data: Data, dataset: Dataset) -> None:

@@ -38,7 +38,7 @@ MASK_SUFFIX = re.compile(
 )
 
 
-Pair = Tuple[Path, Path]  # an image and its mask
+Files = Tuple[Path, ...]  # of a sample: an image and its mask, or a record of signals
 
 
 class Found(NamedTuple):
@@ -47,7 +47,7 @@ class Found(NamedTuple):
     name: str
     options: Dict[str, Any]
     notes: List[str]
-    pairs: Optional[Dict[str, List[Pair]]] = None  # by split, "" where there is none
+    samples: Optional[Dict[str, List[Files]]] = None  # by split, "" where there is none
 
 
 def detect(root: Path) -> Found:
@@ -124,7 +124,16 @@ def _signals(root: Path) -> Optional[Found]:
     files = [path for path in _files(root) if path.suffix.lower() in (".csv", ".npz")]
     if not files or any(path.suffix.lower() in IMAGES for path in _files(root)):
         return None
-    return Found("signals", {"root": str(root)}, [f"{len(files)} records of signals"])
+    samples: Dict[str, List[Files]] = defaultdict(list)
+    for path in files:
+        samples[_split(path.relative_to(root)) or ""].append((path,))
+    notes = [f"{len(files)} records of signals"]
+    if {"train"} < set(samples) and "" in samples:
+        left_out = samples.pop("")
+        notes.append(
+            f"LEFT OUT: {len(left_out)} files in no split's folder, {left_out[0][0]} among them"
+        )
+    return Found("signals", {"root": str(root)}, notes, dict(samples))
 
 
 # ---- pairs of files
@@ -148,7 +157,7 @@ def _pairs(root: Path) -> Found:
             f"{root}: {len(images)} images and {len(masks)} masks, and none of one name; put them "
             "into images/ and masks/, or name them a.jpg and a_mask.png"
         )
-    splits: Dict[str, List[Pair]] = defaultdict(list)
+    splits: Dict[str, List[Files]] = defaultdict(list)
     for key in both:
         splits[key[0]].append((images[key], masks[key]))
     notes = [f"{len(both)} pairs of image and mask"]
@@ -176,7 +185,7 @@ def _key(path: Path) -> Tuple[Tuple, bool]:
     return (split, *rest, stem), is_mask
 
 
-def _as_folder(root: Path, splits: Dict[str, List[Pair]], notes: List[str]) -> Found:
+def _as_folder(root: Path, splits: Dict[str, List[Files]], notes: List[str]) -> Found:
     """The `folder` format, where it can say it; else pairs, for list files."""
     found = Found("list", {"root": str(root)}, notes, splits)
     every = [pair for pairs in splits.values() for pair in pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, Optional
 
@@ -23,10 +24,10 @@ _COLOUR = {"RGB", "RGBA", "LA"}
 _ORIENTATION = 274  # the EXIF tag
 
 
-def read_image(path: Path, kind: Kind = Kind()) -> np.ndarray:
+def read_image(path: Path, kind: Kind = Kind(), content: Optional[bytes] = None) -> np.ndarray:
     """A dataset's image, as `decode` gives it; UserError says what to set, or what is wrong."""
     try:
-        return decode(path, kind)
+        return decode(path, kind, content)
     except infer.KindError as error:
         found = error.found
         raise UserError(
@@ -36,22 +37,27 @@ def read_image(path: Path, kind: Kind = Kind()) -> np.ndarray:
         raise UserError(str(error)) from None
 
 
-def decode(path: Path, kind: Kind) -> np.ndarray:
+def decode(path: Path, kind: Kind, content: Optional[bytes] = None) -> np.ndarray:
     """An image (H, W, C) of the kind: uint8 of 8 bits, float32 with the file's values otherwise.
 
     Three channels are RGB, with grey repeated and alpha left out; one is grey; any other number
-    must be the file's. Pictures of one or three channels are turned as EXIF says. InputError
-    names a file that can't be decoded or is of another kind.
+    must be the file's. Pictures of one or three channels are turned as EXIF says. content: the
+    file's, where it was read already. InputError names a file that can't be decoded or is of
+    another kind.
     """
-    if path.suffix.lower() in (".tif", ".tiff") and path.is_file() and infer.banded(path.read_bytes()):
-        return infer.checked(_bands(path, kind.channels), kind, path)
-    return infer.read(path, kind)
+    try:
+        content = path.read_bytes() if content is None else content
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if infer.banded(content):
+        return infer.checked(_bands(path, content, kind.channels), kind, path)
+    return infer.read(path, kind, content)
 
 
-def _bands(path: Path, channels: int) -> np.ndarray:
+def _bands(path: Path, content: bytes, channels: int) -> np.ndarray:
     """A TIFF whose bands OpenCV would misread, (H, W, C); the pages of a stack are its bands."""
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
             series, page = file.series[0], file.pages.first
             pixels, axes = series.asarray(), series.axes
             colour = page.photometric == tifffile.PHOTOMETRIC.RGB

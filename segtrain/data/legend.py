@@ -48,6 +48,11 @@ def legend(masks: Sequence[Path], root: Path) -> Legend:
     return _colours(pixels, named) if colours else _ids(pixels, named)
 
 
+def legend_of(counts: Counter[Value], root: Path) -> Legend:
+    """The legend of ids that were counted, with the names in a file of `root` if there is one."""
+    return _ids(counts, _names(root))
+
+
 def _are_colours(mask: Path) -> bool:
     try:
         with Image.open(mask) as file:

@@ -23,8 +23,8 @@ import numpy as np
 
 from segtrain.config import Data
 from segtrain.data import augment, augment1d
-from segtrain.data.augment import Step
-from segtrain.data.dataset import Dataset
+from segtrain.data.augment import Step, Window
+from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import SegtrainError, UserError
 
 
@@ -45,19 +45,34 @@ class Recipe(NamedTuple):
     steps: Sequence[Step]
     seed: int
     foreground: float = 0
+    cat_max_ratio: float = 1
 
     def make(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """The crop of the sample in that epoch: (C, H, W) and (H, W), or (C, L) and (L,)."""
         rng = np.random.default_rng([self.seed, epoch, index])
+        sample, ignore = self._read(index), self.dataset.ignore
+        if len(self.crop) == 1:
+            image, mask = augment1d.augment(sample, self.crop, self.steps, rng, ignore)
+        else:
+            window = Window(self.crop, ignore, self.foreground, self.cat_max_ratio)
+            image, mask = augment.augment(
+                sample, window, self.steps, rng, lambda: self._read(self._another(index, rng))
+            )
+        return np.moveaxis(image, -1, 0), mask
+
+    def _another(self, index: int, rng: np.random.Generator) -> int:
+        """A sample other than that one, where there is another."""
+        count = len(self.dataset.ids)
+        return int(index + rng.integers(1, max(2, count))) % count
+
+    def _read(self, index: int) -> Sample:
         sample = self.dataset.read(index)
         if sample.image.shape[-1] != self.channels:
             raise UserError(
                 f"{self.dataset.name(index)} has {sample.image.shape[-1]} channels, and the "
                 f"network takes {self.channels}: set model.in_channels"
             )
-        how, more = (augment1d, ()) if len(self.crop) == 1 else (augment, (self.foreground,))
-        image, mask = how.augment(sample, self.crop, self.steps, rng, self.dataset.ignore, *more)
-        return np.moveaxis(image, -1, 0), mask
+        return sample
 
 
 class Slots:
@@ -177,7 +192,8 @@ class Loader:
 def recipe(dataset: Dataset, data: Data, channels: int, seed: int) -> Recipe:
     """How a config makes training crops of a dataset's samples."""
     parse = augment1d.parse if len(data.crop) == 1 else augment.parse
-    return Recipe(dataset, data.crop, channels, parse(data.augment), seed, data.foreground)
+    steps = parse(data.augment)
+    return Recipe(dataset, data.crop, channels, steps, seed, data.foreground, data.cat_max_ratio)
 
 
 def open_loader(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
-from tqdm import tqdm
 
+from segtrain.config import Data
 from segtrain.data.dataset import Dataset
+from segtrain.data.ledger import open_ledger
 from segtrain.errors import UserError
 
 
@@ -26,31 +25,19 @@ class Census(NamedTuple):
         return totals / max(1, totals.sum())
 
 
-def scan(dataset: Dataset, title: str) -> Census:
-    """Read every sample of the split in threads (OpenCV lets go of the interpreter's lock).
+def scan(dataset: Dataset, split: str, data: Optional[Data] = None) -> Census:
+    """Read every sample of the split, but those that are known from before and didn't change.
 
-    UserError names the first file that can't be read or holds an id outside the classes, or
-    tells that the split's masks hold less than two classes.
+    data: the section of the config that describes them, without which nothing is kept. UserError
+    names the first file that can't be read or holds an id outside the classes, or tells that the
+    split's masks hold less than two classes.
     """
-
-    def look(index: int) -> tuple[np.ndarray, tuple[int, ...]]:
-        mask = dataset.read(index).mask
-        counts = np.bincount(mask.ravel(), minlength=256)
-        counts[dataset.ignore] = 0
-        return counts[: len(dataset.classes)], mask.shape
-
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        found = pool.map(look, range(len(dataset.ids)))
-        bar = tqdm(found, total=len(dataset.ids), desc=title, disable=None, leave=False)
-        rows, sizes = zip(*bar)
-    finally:
-        pool.shutdown(wait=False)
-    census = Census(np.array(rows, np.int64), list(sizes))
+    rows = open_ledger(dataset, split, data, strict=True).rows
+    census = Census(rows["counts"].astype(np.int64), list(map(tuple, rows["size"].tolist())))
     if (census.pixels.sum(axis=0) > 0).sum() < 2:
         held = [n for n, c in zip(dataset.classes, census.pixels.sum(axis=0)) if c] or ["no class"]
         raise UserError(
-            f"{title}: the masks hold {held[0]} and nothing else but ignored pixels; if "
+            f"{split}: the masks hold {held[0]} and nothing else but ignored pixels; if "
             f"{dataset.ignore} is a class in them, set data.label_map={{{dataset.ignore}: 1}}"
         )
     return census

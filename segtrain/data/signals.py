@@ -1,12 +1,13 @@
 """Signals in folders: a record per CSV, npz or npy file, its channels and labels by name.
 
-A folder per split, ``ROOT/train`` and ``ROOT/val``; records may differ in length.
+A folder per split, ``ROOT/train`` and ``ROOT/val``, or a list file, ``ROOT/train.txt``, with a record's
+path from the root on each line; records may differ in length.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Dict, List, Literal, NamedTuple, Optional
+from typing import Dict, List, Literal, NamedTuple, Optional, Tuple
 
 import numpy as np
 from pydantic import PositiveFloat
@@ -14,6 +15,7 @@ from pydantic import PositiveFloat
 from segtrain import plugins, records
 from segtrain.config import Data
 from segtrain.data.dataset import Sample
+from segtrain.data.pairs import names, open_root
 from segtrain.errors import UserError
 
 
@@ -33,11 +35,11 @@ class Signals:
     dtype = "float32"
     problems: List[str] = []
 
-    def __init__(self, home: Path, form: records.Form, label: str, meaning: Meaning):
+    def __init__(self, home: Path, files: List[Path], form: records.Form, label: str, meaning: Meaning):
         self.classes, self.rate = meaning.classes, form.rate
         self.ignore = 255 if meaning.ignore is None else meaning.ignore
         self.background = meaning.background
-        self._files = sorted(f for f in home.rglob("*") if f.suffix.lower() in records.ENDINGS)
+        self._files = files
         self.ids = [f.relative_to(home).as_posix() for f in self._files]
         self._form, self._label, self._table = form, label, _table(meaning)
 
@@ -96,8 +98,8 @@ def build(
     background: the class between events, which has no onsets of its own, null if there is none;
     standardise: 'record' gives each channel of a record mean 0 and standard deviation 1, 'none'
     leaves it to data.mean and data.std; ignore: the id that counts nowhere, null if there is
-    none; label_map: raw id to class id or `ignore`, others stay; splits: the folder of a split,
-    where it is not called like the split.
+    none; label_map: raw id to class id or `ignore`, others stay; splits: the folder or list file
+    of a split, where it is not called like the split.
     """
     if not signal or len(set(signal)) != len(signal):
         raise UserError(f"data.signal={signal}: name one or more different columns")
@@ -105,13 +107,25 @@ def build(
         raise UserError(f"data.label={label}: it is a channel of data.signal too")
     meaning = Meaning(classes, ignore, label_map, background)
     _check(meaning)
-    home = root / splits.get(split, split)
-    if not root.is_dir():
-        raise UserError(f"no folder {root.absolute()}: set data.root to the dataset's folder")
-    if not home.is_dir():
-        raise UserError(f"no split {split!r}: there is no folder {home}; see data.splits")
+    home, files = _split(open_root(root), split, splits.get(split, split))
     form = records.Form(signal, standardise == "record", rate)
-    return Signals(home, form, label, meaning)
+    return Signals(home, files, form, label, meaning)
+
+
+def _split(root: Path, split: str, name: str) -> Tuple[Path, List[Path]]:
+    """The folder that the split's records are named from, and the records."""
+    home, source = root / name, root / (name if name.endswith(".txt") else f"{name}.txt")
+    if home.is_dir():
+        return home, sorted(f for f in home.rglob("*") if f.suffix.lower() in records.ENDINGS)
+    if not source.is_file():
+        raise UserError(
+            f"no split {split!r}: there is no folder {home} and no list {source}; see data.splits"
+        )
+    files = [root / line for line in names(source)]
+    lacking = next((file for file in files if not file.is_file()), None)
+    if lacking:
+        raise UserError(f"{source}: no file {lacking}")
+    return root, files
 
 
 def form_of(data: Data) -> records.Form:

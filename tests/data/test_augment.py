@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.data import shapes
-from segtrain.data.augment import augment, parse
+from segtrain.data.augment import Window, augment, parse
 from segtrain.data.dataset import Sample
 from segtrain.errors import UserError
 
@@ -12,8 +12,9 @@ SAMPLE = shapes.build("train", size=(48, 64)).read(0)
 ALL = parse(["scale(0.5, 2)", "flip", "vflip", "rotate(10)", "color(0.3)", "blur(1)", "noise(5)"])
 
 
-def made(steps, crop=(32, 40), seed=0, sample=SAMPLE):
-    return augment(sample, crop, steps, np.random.default_rng(seed), 255)
+def made(steps, crop=(32, 40), seed=0, sample=SAMPLE, other=None, **window):
+    rng = np.random.default_rng(seed)
+    return augment(sample, Window(crop, 255, **window), steps, rng, other or (lambda: sample))
 
 
 def test_a_crop_alone_is_a_part_of_the_sample():
@@ -137,16 +138,108 @@ def test_crops_about_the_foreground_hold_some():
     sample = Sample(np.zeros((200, 300, 3), np.uint8), mask)
 
     def held(foreground, steps=()):
-        rngs = (np.random.default_rng(seed) for seed in range(40))
-        return [(augment(sample, (32, 32), steps, r, 255, foreground).mask == 3).any() for r in rngs]
+        crops = (made(steps, (32, 32), seed, sample, foreground=foreground) for seed in range(40))
+        return [(crop.mask == 3).any() for crop in crops]
 
     assert sum(held(0)) < 10 and all(held(1))
     assert all(held(1, parse(["scale(1.5, 2)", "flip", "rotate(20)"])))
     empty = Sample(sample.image, np.zeros_like(mask))
-    assert augment(empty, (32, 32), [], np.random.default_rng(0), 255, 1).mask.shape == (32, 32)
+    assert made([], (32, 32), 0, empty, foreground=1).mask.shape == (32, 32)
 
 
 def test_bends_keep_any_channels_and_types():
     image = np.random.default_rng(0).random((48, 64, 6), np.float32)
     found = made(parse(["elastic(3)", "cutout(0.3)"]), sample=Sample(image, SAMPLE.mask))
     assert found.image.shape == (32, 40, 6) and found.image.dtype == np.float32
+
+
+# ---- several samples in one
+
+
+def plain(value, ids, dtype=np.uint8, channels=3):
+    """An image of one value, with a mask of ids (H, W)."""
+    ids = np.array(ids, np.uint8)
+    return Sample(np.full((*ids.shape, channels), value, dtype), ids)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [(np.uint8, 3), (np.uint8, 7), (np.float32, 1), (np.float32, 4)]
+)
+def test_mosaic_puts_four_samples_about_a_point(dtype, channels):
+    values = iter(range(2, 100))
+
+    def other():
+        value = next(values)
+        return plain(value, np.full((50, 60), value), dtype, channels)
+
+    own = plain(1, np.full((50, 60), 1), dtype, channels)
+    for seed in range(20):
+        image, mask = made(parse(["mosaic(1)"]), seed=seed, sample=own, other=other)
+        assert image.dtype == dtype and image.shape == (32, 40, channels)
+        assert (image == mask[..., None]).all() and len(np.unique(mask)) == 4 and (mask == 1).any()
+        cuts = [
+            1 + np.flatnonzero(np.diff(mask.astype(int), axis=axis).any(1 - axis)) for axis in (0, 1)
+        ]
+        assert [len(cut) for cut in cuts] == [1, 1]
+        assert 8 <= cuts[0][0] <= 24 and 10 <= cuts[1][0] <= 30
+
+
+def test_copy_paste_copies_whole_objects_of_one_class_with_their_pixels():
+    ids = np.zeros((40, 40), np.uint8)
+    ids[2:8, 2:8], ids[2:8, 20:30], ids[20:30, 5:15], ids[35:] = 1, 1, 2, 255
+    source = plain(200, ids)
+    objects = [(slice(2, 8), slice(2, 8)), (slice(2, 8), slice(20, 30)), (slice(20, 30), slice(5, 15))]
+    seen = set()
+    for seed in range(40):
+        steps = parse(["copy_paste(1)"])
+        own = plain(10, np.full((40, 40), 3))
+        image, mask = made(steps, (40, 40), seed, own, lambda: source)
+        pasted = mask != 3
+        assert (image[pasted] == 200).all() and (image[~pasted] == 10).all()
+        assert (mask[pasted] == ids[pasted]).all()
+        whole = tuple(bool(pasted[part].all()) for part in objects)
+        assert whole == tuple(bool(pasted[part].any()) for part in objects) and any(whole)
+        assert not (whole[2] and (whole[0] or whole[1]))
+        seen.add(whole)
+    assert len(seen) == 4  # either object of class 1, both, or that of class 2
+
+
+def test_nothing_is_pasted_from_a_sample_of_background():
+    empty, own = plain(0, np.zeros((40, 40))), plain(9, np.full((40, 40), 3))
+    image, mask = made(parse(["copy_paste(1)"]), (40, 40), 0, own, lambda: empty)
+    assert (image == 9).all() and (mask == 3).all()
+
+
+@pytest.mark.parametrize("name", ["mosaic", "copy_paste"])
+def test_the_probability_is_kept_and_what_comes_after_changes_all(name):
+    own, source = plain(10, np.full((40, 40), 3)), plain(200, np.full((40, 40), 2))
+    changed = [
+        (made(parse([f"{name}(0.25)"]), seed=seed, sample=own, other=lambda: source).mask == 2).any()
+        for seed in range(400)
+    ]
+    assert 70 < sum(changed) < 130
+    image, mask = made(parse([f"{name}(1)", "cutout(1)"]), (40, 40), 1, own, lambda: source)
+    assert (mask == 255).any() and (image[mask == 2] == 200).all()
+
+
+def test_crops_are_drawn_again_up_to_ten_times_while_a_class_fills_more():
+    """Where a crop is balanced with chance p, one of eleven is with chance 1 - (1 - p)^11."""
+    ids = np.zeros((120, 120), np.uint8)
+    ids[:, 80:], ids[:20] = 1, 255
+
+    def share_of_balanced(ratio, steps=()):
+        found = []
+        for seed in range(300):
+            mask = made(steps, (32, 32), seed, plain(0, ids), cat_max_ratio=ratio).mask
+            counts = np.bincount(mask.ravel(), minlength=256)[:2]
+            found.append(counts.max() < 0.75 * counts.sum())
+        return np.mean(found)
+
+    chance = share_of_balanced(1)
+    assert 0.05 < chance < 0.3
+    assert share_of_balanced(0.75) == pytest.approx(1 - (1 - chance) ** 11, abs=0.08)
+    assert share_of_balanced(0.75, parse(["flip", "rotate(10)", "scale(0.8, 1.2)"])) > 0.75
+
+
+def test_where_no_crop_is_balanced_one_is_taken_all_the_same():
+    assert made([], (16, 16), 0, plain(7, np.ones((40, 40))), cat_max_ratio=0.5).image.min() == 7

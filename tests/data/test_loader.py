@@ -33,15 +33,33 @@ def test_an_epoch_holds_each_sample_once_and_a_short_last_batch():
     assert batches[0][0].shape == (4, 3, 32, 32) and batches[0][0].dtype == np.uint8
 
 
-def test_the_number_of_workers_changes_nothing():
-    with loader(0) as alone:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"augment": ["mosaic(0.5)", "copy_paste(0.8)", "flip"], "cat_max_ratio": 0.6}],
+)
+def test_the_number_of_workers_changes_nothing(options):
+    data = DATA.model_copy(update=options)
+    with loader(0, data=data) as alone:
         wanted = [collect(alone, epoch) for epoch in (0, 1)]
     assert wanted[0][0][2] != wanted[1][0][2]
     for workers in (1, 3):
-        with loader(workers) as loading:
+        with loader(workers, data=data) as loading:
             for epoch in (0, 1):
                 for a, b in zip(wanted[epoch], collect(loading, epoch)):
                     assert (a[0] == b[0]).all() and (a[1] == b[1]).all() and a[2] == b[2]
+
+
+def test_samples_are_put_together_from_different_ones():
+    """Each shapes sample is its own: a mosaic of one with itself would change with nothing else."""
+    data = DATA.model_copy(update={"augment": ["copy_paste(1)"], "crop": (40, 48)})
+    samples = shapes.build("train", size=(40, 48), train=2)
+    with loader(0, count=2, data=data) as loading:
+        images, _, indices = collect(loading)[0]
+    for image, index in zip(images, indices):
+        own, other = (samples.read(i).image.transpose(2, 0, 1) for i in (index, 1 - index))
+        assert ((image == own) | (image == other)).all() and not (image == own).all()
+    with loader(0, count=1, data=data) as alone:
+        assert (collect(alone)[0][0][0] == samples.read(0).image.transpose(2, 0, 1)).all()
 
 
 def test_an_epoch_can_start_in_the_middle():
