@@ -98,6 +98,11 @@ class Run:
         """The effective config of the run."""
         return load(self.path / "config.yaml")
 
+    def environment(self) -> dict[str, Any]:
+        """What environment.json says; nothing where there is none yet."""
+        about = self.path / "environment.json"
+        return json.loads(about.read_text()) if about.exists() else {}
+
     def lock(self) -> int:
         """Keep other processes off this folder until the descriptor returned is closed."""
         fd = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
@@ -160,6 +165,20 @@ class Run:
             os.rename(target, previous)
         os.rename(aside, target)
         _sync(home)
+
+    def checkpoints(self) -> dict[str, dict[str, Any]]:
+        """The state of each checkpoint, by the name of its folder; UserError for a damaged one."""
+        folders = sorted((self.path / "checkpoints").glob("[!.]*"))
+        return {f.name: self.read(f.name, ())[1] for f in folders if f.is_dir()}
+
+    def read(self, name: str, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:
+        """As `load`, of that folder and no other; UserError where it is damaged."""
+        folder = self.path / "checkpoints" / name
+        try:
+            return _read(folder, files)
+        except (OSError, ValueError, KeyError, mx.MXNetError) as error:
+            text = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder} is damaged: {text}; move it away") from None
 
     def prune(self, prefix: str, keep: int) -> None:
         """Remove the checkpoints whose names begin so, but for the newest (the last by name)."""

@@ -94,7 +94,7 @@ def _speed(history: List[Dict[str, float]]) -> Optional[float]:
     return len(speeds) / sum(1 / s for s in speeds) if speeds and min(speeds) > 0 else None
 
 
-def _stopped_early(config: Config, history: List[Dict[str, float]]) -> bool:
+def stopped_early(config: Config, history: List[Dict[str, float]]) -> bool:
     """Whether the last evaluations were as many without a better score as train.early_stop says."""
     scores = [row.get("miou", 0.0) for row in history if "pixel_accuracy" in row]
     patience = config.train.early_stop
@@ -107,7 +107,7 @@ def _state(path: Path, config: Config, history: List[Dict[str, float]]) -> str:
     if history and not any((path / "checkpoints").glob("*/state.json")):
         raise UserError(f"{path}: the checkpoints of its {len(history)} epochs are gone")
     through = bool(history) and history[-1]["epoch"] >= config.train.epochs
-    return "finished" if through or _stopped_early(config, history) else "stopped"
+    return "finished" if through or stopped_early(config, history) else "stopped"
 
 
 def _running(path: Path) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -47,6 +47,45 @@ def open_trained(path: Path, device: str = "auto") -> Trained:
     """
     context = devices.contexts(device)[0]
     return _bundle(path, context) if (path / "model.json").is_file() else _run(path, context)
+
+
+def open_ensemble(paths: Sequence[Path], device: str = "auto") -> Trained:
+    """Run folders or bundles as one network, whose probabilities are the mean of theirs.
+
+    All else is of the first one. UserError where their classes or what they take differ.
+    """
+    first, *others = [open_trained(path, device) for path in paths]
+    if not others:
+        return first
+    for path, other in zip(paths[1:], others):
+        _check_alike(paths[0], first, path, other)
+    sides = {one.side for one in (first, *others) if one.side}
+    if len(sides) > 1:
+        raise UserError(f"--with: these take sides of {' and '.join(map(str, sorted(sides)))} alone")
+    net = Mean([one.net for one in (first, *others)])
+    return first._replace(net=net, side=max(sides, default=None), score=None)
+
+
+def _check_alike(path: Path, first: Trained, other_path: Path, other: Trained) -> None:
+    """UserError where two networks can't be asked about the same images."""
+    for what, a, b in (
+        ("has the classes", ", ".join(first.classes), ", ".join(other.classes)),
+        ("takes images that are", first.kind, other.kind),
+        ("takes records of the form", first.form, other.form),
+    ):
+        if a != b:
+            raise UserError(f"--with {other_path} {what} {b}, and {path} {a}: they can't be averaged")
+
+
+class Mean:
+    """Networks as one: the scores (N, classes, ...) are the logarithm of their mean probability."""
+
+    def __init__(self, nets: Sequence[Any]):
+        self._nets = nets
+
+    def __call__(self, x: mx.nd.NDArray) -> mx.nd.NDArray:
+        total = mx.nd.add_n(*[net(x).softmax(axis=1) for net in self._nets])
+        return mx.nd.log(mx.nd.maximum(total / len(self._nets), np.finfo(np.float32).tiny))
 
 
 def _run(path: Path, context: mx.Context) -> Trained:

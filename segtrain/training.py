@@ -132,7 +132,7 @@ def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterat
     weights = losses.class_weights(
         config.train.class_weights, census["train"].pixels, sets["train"].classes
     )
-    workers = _workers(config, contexts)
+    workers = workers_for(config, contexts)
     files = {split: _checksum(dataset.ids) for split, dataset in sets.items()}
     if run:
         _check_files(run, files)
@@ -183,6 +183,8 @@ def _reopen(out: Path, config: Config) -> Run:
     if not (out / "config.yaml").is_file():
         raise UserError(f"nothing to resume: {out} is no run folder; leave --resume out to start")
     run = Run.open(out)
+    if "averaged" in run.environment():
+        raise UserError(f"{out} holds an average of checkpoints, which can't be trained on")
     kept, now = (_flat(c.model_dump(mode="json")) for c in (run.config(), config))
     free = {"data.root", "data.workers", "data.cache", "train.log_every"}
     free |= {key for key in now if key.startswith("checkpoint.")}
@@ -214,8 +216,7 @@ def _checksum(ids: Sequence[str]) -> str:
 
 def _check_files(run: Run, files: dict[str, str]) -> None:
     """UserError where the dataset doesn't hold the files that the run began with."""
-    about = run.path / "environment.json"
-    kept = json.loads(about.read_text())["files_sha256"] if about.exists() else files
+    kept = run.environment().get("files_sha256", files)
     for split, checksum in files.items():
         if kept[split] != checksum:
             raise UserError(
@@ -248,7 +249,7 @@ def _loader(config: Config, dataset: Dataset, workers: int) -> Loader:
     )
 
 
-def _workers(config: Config, contexts: list) -> int:
+def workers_for(config: Config, contexts: list) -> int:
     """Loader processes: as asked; 'auto' is one per CPU device, four per GPU, within the cores."""
     if config.data.workers != "auto":
         return int(config.data.workers)

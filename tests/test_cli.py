@@ -194,7 +194,7 @@ def test_train_json_and_eval_of_a_missing_split(config_file, tmp_path):
 def test_every_command_has_help_with_an_example():
     code, text = run("--help")
     assert code == 0
-    for command in ("train", "eval", "predict", "export", "show", "demo"):
+    for command in ("average", "compare", "train", "eval", "predict", "export", "show", "demo"):
         assert command in text
         code, helped = run(command, "--help")
         assert code == 0 and f"segtrain {command}" in helped and "--debug" in helped

@@ -2,11 +2,12 @@
 
 import errno
 import json
+import re
 import sys
 import traceback
 from enum import Enum
 from pathlib import Path
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import typer
 from typer.core import TyperGroup
@@ -129,7 +130,9 @@ def write_json(path: Optional[Path], result: Any) -> None:
     """The result of a command for `--json FILE`; nothing where it wasn't asked for."""
     if path is None:
         return
+    numbers = r"\[\s+[-\d.eE+]+(?:,\s+[-\d.eE+]+)*\s+\]"  # a list of them goes on one line
     text = json.dumps(result, indent=1)
+    text = re.sub(numbers, lambda found: "".join(found[0].split()).replace(",", ", "), text)
     if str(path) == "-":
         typer.echo(text)
         return
@@ -216,6 +219,12 @@ Blend = Annotated[
         help="How windows are weighted where they overlap: gaussian by default.",
         rich_help_panel=_THROUGH,
     ),
+]
+
+
+With = Annotated[
+    List[Path],
+    typer.Option("--with", metavar="RUN", help="Average probabilities with this run's; repeatable."),
 ]
 
 

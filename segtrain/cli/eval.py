@@ -1,7 +1,7 @@
 """segtrain eval."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -15,10 +15,36 @@ from segtrain.cli.app import (
     Overlap,
     Scales,
     Window,
+    With,
     app,
     policy_from,
     write_json,
 )
+
+FIGURES = {
+    "dice": "mean Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "frequency_weighted_iou": "frequency-weighted IoU",
+    "kappa": "Cohen's kappa",
+    "boundary_iou": "Boundary IoU",
+    "boundary_iou_per_image": "Boundary IoU per image",
+    "boundary_f1": "boundary F1",
+    "boundary_f1_per_image": "boundary F1 per image",
+    "ece": "calibration error",
+    "rand_error": "Rand error",
+    "vi": "variation of information",
+    "vi_split": "  of it by splits",
+    "vi_merge": "  by merges",
+}
+COLUMNS = {
+    "iou": "IoU",
+    "dice": "Dice",
+    "precision": "precision",
+    "recall": "recall",
+    "boundary_iou": "Boundary IoU",
+    "boundary_f1": "boundary F1",
+}
 
 
 @app.command("eval")
@@ -26,6 +52,11 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
     devices: Devices = "auto",
+    others: With = [],
+    measures: Annotated[
+        str,
+        typer.Option("--metrics", metavar="M,M,...", help="Also: boundary, calibration, segments."),
+    ] = "",
     scales: Scales = None,
     flip: Flip = None,
     window: Window = None,
@@ -34,6 +65,13 @@ def evaluate(
     tolerance: Annotated[
         Optional[float], typer.Option(metavar="MS", min=0, help="Of signals' onsets and offsets, in ms.")
     ] = None,
+    predictions: Annotated[
+        Optional[Path],
+        typer.Option("--save-predictions", metavar="DIR", help="Write the masks that were scored."),
+    ] = None,
+    csv: Annotated[
+        Optional[Path], typer.Option(metavar="FILE", help="Write a row per class and per image.")
+    ] = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -41,19 +79,24 @@ def evaluate(
 
     Examples:
 
-        segtrain eval runs/camvid-unet --json scores.json
+        segtrain eval runs/camvid-unet --json scores.json --csv scores.csv
 
-        segtrain eval runs/camvid-unet --scales 0.75,1,1.25 --flip
+        segtrain eval runs/camvid-unet --scales 0.75,1,1.25 --flip --metrics boundary,calibration
+
+        segtrain eval runs/camvid-unet --with runs/camvid-unet-2 --save-predictions masks
 
         segtrain eval runs/ludb-unet1d --tolerance 40
     """
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
+    from segtrain.evaluate import as_csv, policy_of
     from segtrain.evaluate import evaluate as score
-    from segtrain.evaluate import policy_of
-    from segtrain.trained import open_trained
+    from segtrain.infer import write
+    from segtrain.run import Run
+    from segtrain.scored import recipe_of
+    from segtrain.trained import open_ensemble
 
-    trained = open_trained(run, devices)
+    trained = open_ensemble([run, *others], devices)
     if trained.config is None:
         raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
     policy = policy_from(scales, flip, window, overlap, policy_of(trained.config), blend)
@@ -62,12 +105,36 @@ def evaluate(
         raise UserError(
             f"--tolerance is for signals of a known rate: set data.rate in {run / 'config.yaml'}"
         )
-    allowed = trained.config.eval.tolerance_ms if tolerance is None else tolerance
-    result = score(trained.predictor(policy), dataset, tolerance_ms=allowed)
+    result = score(
+        trained.predictor(policy),
+        dataset,
+        tolerance_ms=trained.config.eval.tolerance_ms if tolerance is None else tolerance,
+        measures=[name.strip() for name in measures.split(",") if name.strip()],
+        keep=_keeper(trained, predictions),
+    )
     assert result is not None
-    result["split"] = split
+    result.update(split=split, runs=[str(path) for path in (run, *others)])
+    result["recipe"] = None if others else recipe_of(Run.open(run))
     _print(result)
+    if csv:
+        write(csv, as_csv(result).encode())
     write_json(json, result)
+
+
+def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
+    """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels."""
+    from segtrain import infer, records
+
+    def keep(name: str, mask: Any) -> None:
+        if folder is None:
+            return
+        if trained.form:
+            content, ending = records.table(mask, trained.classes, trained.form.rate), ".csv"
+        else:
+            content, ending = infer.encode(mask, trained.palette), ".png"
+        infer.write(folder / f"{name}{ending}", content)
+
+    return keep
 
 
 def _print(result: Dict[str, Any]) -> None:
@@ -77,23 +144,43 @@ def _print(result: Dict[str, Any]) -> None:
 
     table = Table(box=None, header_style="bold")
     table.add_column("class")
-    for column in ("IoU", "Dice", "precision", "recall", "pixels"):
+    columns = {key: text for key, text in COLUMNS.items() if key in result["per_class"][0]}
+    for column in (*columns.values(), "pixels"):
         table.add_column(column, justify="right")
     for row in result["per_class"]:
-        figures = [_text(row[k]) for k in ("iou", "dice", "precision", "recall")]
-        table.add_row(row["name"], *figures, f"{row['pixels']:,}")
+        table.add_row(row["name"], *[_text(row[key]) for key in columns], f"{row['pixels']:,}")
     console = Console(stderr=True)
     console.print(table)
     low, high = result["miou_ci95"]
     console.print(
         f"mIoU [bold]{_text(result['miou'])}[/bold] (95% {_text(low)} to {_text(high)}), "
-        f"pixel accuracy {_text(result['pixel_accuracy'])}, {len(result['images'])} images of "
-        f"{result['split']}, {result['images_per_second']:.1f} images/s",
+        f"{len(result['images'])} images of {result['split']}, "
+        f"{result['images_per_second']:.1f} images/s",
         highlight=False,
     )
+    figures = Table.grid(padding=(0, 2))
+    for key, text in FIGURES.items():
+        if key in result:
+            figures.add_row(text, _text(result[key]))
+    console.print(figures)
     if "events" in result:
         _print_events(console, result["events"])
-    console.print(f"policy: {result['policy']['absent_classes']}", style="dim", highlight=False)
+    _print_policy(console, result)
+
+
+def _print_policy(console: Any, result: Dict[str, Any]) -> None:
+    """How images went through the network, and what each score is."""
+    policy, ignored = result["policy"], result["policy"]["ignore"]
+    views = " + ".join(f"{scale:g}" for scale in policy["scales"]) + (", flipped too" * policy["flip"])
+    way = f"windows of {policy['window']}" if policy["window"] else "whole images"
+    count = len(result["runs"])
+    lines = [
+        f"policy: {policy['absent_classes']}",
+        f"ignored id: {ignored}; {way}, scale {views}" + (f"; mean of {count} runs" * (count > 1)),
+        *result.get("measures", {}).values(),
+    ]
+    for line in lines:
+        console.print(line, style="dim", highlight=False)
 
 
 def _print_events(console: Any, events: Dict[str, Any]) -> None:

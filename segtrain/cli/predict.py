@@ -17,6 +17,7 @@ from segtrain.cli.app import (
     Overlap,
     Scales,
     Window,
+    With,
     app,
     policy_from,
     say,
@@ -47,6 +48,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Option(help="The folder for the masks.")],
     devices: Devices = "auto",
+    others: With = [],
     overlay: Annotated[
         bool,
         _more("--overlay", help="The input with its mask over it: overlays/."),
@@ -122,6 +124,8 @@ def predict(
 
         segtrain predict runs/camvid-unet camera:0 --frames 250 --out films
 
+        segtrain predict runs/a photos/ --with runs/b --with runs/c --out masks
+
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.errors import Stopped, UserError
@@ -131,13 +135,13 @@ def predict(
     from segtrain.predict import predict as write_masks
     from segtrain.products import Products
     from segtrain.stopping import StopRequest
-    from segtrain.trained import open_trained
+    from segtrain.trained import open_ensemble
 
     policy = policy_from(scales, flip, window, overlap, Policy(), blend)
     chosen = (option.value if option else None for option in (probabilities, polygons))
     products = Products(overlay, colour, entropy, *chosen)
-    trained = open_trained(model, devices)
-    how = How(fingerprint([model]), resume, batch, workers, frames, each_frame)
+    trained = open_ensemble([model, *others], devices)
+    how = How(fingerprint([model, *others]), resume, batch, workers, frames, each_frame)
     with StopRequest() as stop:
         result = write_masks(trained, inputs, out, policy, products, how, stop)
     write_json(json, result)

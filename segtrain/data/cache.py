@@ -121,11 +121,13 @@ def _check_room(need: int, free: int, where: str, instead: str) -> None:
 
 def _key(dataset: Dataset, data: Data, sizes: Sequence[Size], channels: int) -> str:
     """A name that changes with any file's place, size or time, and with any of the data's options."""
-    stats = []
-    for index in range(len(dataset.ids)):
-        for path in dataset.files(index):
-            about = path.stat()
-            stats.append([str(path.absolute()), about.st_size, about.st_mtime_ns])
     fixed = [list(dataset.ids), reading(data), list(map(list, sizes)), channels]
-    text = json.dumps([stats, *fixed], default=str)
+    text = json.dumps([stamps(dataset), *fixed], default=str)
     return sha256(text.encode()).hexdigest()[:32]
+
+
+def stamps(dataset: Dataset) -> List[Tuple[str, int, int]]:
+    """Each file's place, size and time in nanoseconds: they change when the dataset does."""
+    paths = [path for index in range(len(dataset.ids)) for path in dataset.files(index)]
+    stats = [(path, path.stat()) for path in paths]
+    return [(str(path.absolute()), about.st_size, about.st_mtime_ns) for path, about in stats]
