@@ -63,7 +63,9 @@ def average(path: Path, out: Path, last: int = 5, device: str = "auto") -> dict[
     renew_statistics(net, config, context)
     val = open_split(config.data, "val", state["classes"])
     result = evaluate(
-        Predictor(net, context, policy_of(config), net.side), val, tolerance_ms=config.eval.tolerance_ms
+        Predictor(net, context, policy_of(config), net.side, net.stride),
+        val,
+        tolerance_ms=config.eval.tolerance_ms,
     )
     assert result is not None
     names = [{"name": one.name, "epoch": one.age[0], "batch": one.age[1]} for one in chosen]

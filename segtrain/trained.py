@@ -63,7 +63,8 @@ def open_ensemble(paths: Sequence[Path], device: str = "auto") -> Trained:
     if len(sides) > 1:
         raise UserError(f"--with: these take sides of {' and '.join(map(str, sorted(sides)))} alone")
     net = Mean([one.net for one in (first, *others)])
-    return first._replace(net=net, side=max(sides, default=None), score=None)
+    stride = int(np.lcm.reduce([one.stride for one in (first, *others)]))
+    return first._replace(net=net, side=max(sides, default=None), stride=stride, score=None)
 
 
 def _check_alike(path: Path, first: Trained, other_path: Path, other: Trained) -> None:

@@ -123,7 +123,7 @@ def evaluate(
 
 def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
     """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels."""
-    from segtrain import infer, records
+    from segtrain import infer, pictures, records
 
     def keep(name: str, mask: Any) -> None:
         if folder is None:
@@ -131,7 +131,7 @@ def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
         if trained.form:
             content, ending = records.table(mask, trained.classes, trained.form.rate), ".csv"
         else:
-            content, ending = infer.encode(mask, trained.palette), ".png"
+            content, ending = pictures.encode(mask, trained.palette), ".png"
         infer.write(folder / f"{name}{ending}", content)
 
     return keep
