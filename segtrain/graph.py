@@ -24,8 +24,6 @@ _WORDS = {
     "UpSampling": "resize",
     "_contrib_BilinearResize2D": "resize",
     "repeat": "resize",
-    "space_to_depth": "fold",
-    "depth_to_space": "unfold",
 }
 
 Size = Tuple[int, ...]

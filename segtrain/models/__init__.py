@@ -76,7 +76,8 @@ def network(
             channels = model.in_channels * model.fold**model.dim
             blocks = Blocks(model.dim, channels, model.norm, model.up, devices=devices)
             body = build(classes * model.fold**model.dim, blocks, **options)
-            folds = ([Fold(model.fold)], [Unfold(model.fold)]) if model.fold > 1 else ([], [])
+            fold, unfold = Fold(model.fold, model.in_channels), Unfold(model.fold, classes)
+            folds = ([fold], [unfold]) if model.fold > 1 else ([], [])
             heads = Chain(Normalize(mean, std, model.dim), *folds[0], body, *folds[1], _Listed())
             side = getattr(body, "side", None)
             stride = side or getattr(body, "stride", 0) * model.fold or _stride(heads, model)
