@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import glob
 import io
-import json
 import os
 import struct
 import sys
-import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,6 +20,12 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import cv2
 import numpy as np
+
+if __package__:
+    from segtrain import runtimes
+else:  # in a bundle
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import runtimes  # type: ignore[import-not-found, no-redef]
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"}
 DEPTHS = {"uint8": 8, "uint16": 16, "int16": 16, "float32": 32, "float64": 32}
@@ -393,17 +397,17 @@ def cores() -> int:
     return len({f.read_text() if f.exists() else str(f) for f in files})
 
 
-def load(bundle: Path, context) -> tuple[Callable, dict]:
-    """A bundle's network and its ``model.json``."""
-    import mxnet as mx
+def load(
+    bundle: Path, context, name: str | None = None, runtime: str | None = None
+) -> tuple[Callable, dict]:
+    """A bundle's network and its ``model.json``; InputError where they can't be used.
 
-    about = json.loads((bundle / "model.json").read_text())
-    symbol, parameters = (str(bundle / name) for name in ("model-symbol.json", "model-0000.params"))
-    with warnings.catch_warnings():  # of types that MXNet infers at the first call anyway
-        warnings.simplefilter("ignore", UserWarning)
-        net = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters, ctx=context)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return net, about
+    name: of one of its formats; runtime: what runs it. See runtimes.py, beside this file.
+    """
+    try:
+        return runtimes.load(bundle, context, name, runtime)
+    except runtimes.BundleError as error:
+        raise InputError(str(error)) from None
 
 
 def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace) -> None:
@@ -423,7 +427,6 @@ def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace)
 
 def _write_labels(predictor: Predictor, about: dict, options: argparse.Namespace) -> None:
     """For a network of signals, whose bundle has records.py beside this file."""
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
     import records  # type: ignore[import-not-found]
 
     form, classes = records.Form(**about["form"]), about["classes"]
@@ -449,13 +452,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--gpu", type=int, metavar="N", help="run on this GPU; the CPU by default")
     parser.add_argument("--overlay", action="store_true", help="write the masks over the images too")
     parser.add_argument("--scores", action="store_true", help="write the raw scores too, as .npy")
+    parser.add_argument("--format", help="of the bundle's: mxnet by default")
+    parser.add_argument("--runtime", choices=runtimes.RUNTIMES, help="what runs the network")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # MXNet would use half of them
     import mxnet as mx
 
     context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)
     try:
-        net, about = load(Path(__file__).resolve().parent, context)
+        home = Path(__file__).resolve().parent
+        net, about = load(home, context, options.format, options.runtime)
         predictor = Predictor(net, context, side=about["side"])
         write_all = _write_labels if "form" in about else _write_masks
         write_all(predictor, about, options)

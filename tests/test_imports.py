@@ -10,10 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
-LEAVES = BOTTOM | {"plugins", "config", "infer", "records"}
+LEAVES = BOTTOM | {"plugins", "config", "infer", "records", "runtimes"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
+FORMATS = {"bundle", "network", "symbols", "fold", "parity"}
 ALLOWED = {
-    **{name: set() for name in BOTTOM | {"infer", "records"}},
+    **{name: set() for name in BOTTOM | {"records", "runtimes", "card", "symbols"}},
+    "infer": {"runtimes"},
     "plugins": BOTTOM,
     "config": BOTTOM | {"plugins"},
     "layers": BOTTOM,
@@ -51,8 +53,13 @@ ALLOWED = {
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},
     "parity": LEAVES | MIDDLE | {"trained"},
-    "export": LEAVES | MIDDLE | {"trained", "parity"},
     "report": LEAVES | MIDDLE | {"trained", "evaluate", "graph", "drawing", "sheet"},
+    "bundle": LEAVES,
+    "receptive": {"symbols"},
+    "fold": {"symbols"},
+    "network": LEAVES | MIDDLE | {"trained"},
+    "formats": LEAVES | MIDDLE | FORMATS | {"trained"},
+    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive"},
 }
 
 
