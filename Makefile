@@ -29,4 +29,5 @@ lint: install
 
 bench: install
 	$(BIN)/python scripts/bench_step.py
+	$(BIN)/python scripts/bench_export.py
 	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2

@@ -107,4 +107,3 @@ _REWRITES: Dict[str, Callable[[Node, Dict[int, Any], Arrays], Output]] = {
     "_contrib_BilinearResize2D": _resize,
     "_contrib_AdaptiveAvgPooling2D": _adaptive_pool,
 }
-

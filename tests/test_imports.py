@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
 LEAVES = BOTTOM | {"plugins", "config", "infer", "records", "runtimes"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
-FORMATS = {"bundle", "network", "symbols", "fold", "parity"}
+FORMATS = {"bundle", "network", "symbols", "portable", "fold", "parity"}
 ALLOWED = {
     **{name: set() for name in BOTTOM | {"records", "runtimes", "card", "symbols"}},
     "infer": {"runtimes"},
@@ -55,6 +55,8 @@ ALLOWED = {
     "parity": LEAVES | MIDDLE | {"trained"},
     "report": LEAVES | MIDDLE | {"trained", "evaluate", "graph", "drawing", "sheet"},
     "bundle": LEAVES,
+    "portable": {"network", "symbols"},
+    "speed": LEAVES | MIDDLE | {"trained"},
     "receptive": {"symbols"},
     "fold": {"symbols"},
     "network": LEAVES | MIDDLE | {"trained"},

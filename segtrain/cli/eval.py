@@ -10,8 +10,10 @@ from segtrain.cli.app import (
     Debug,
     Devices,
     Flip,
+    Format,
     Json,
     Overlap,
+    Runtime,
     Scales,
     Window,
     app,
@@ -22,7 +24,7 @@ from segtrain.cli.app import (
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")],
     split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
     devices: Devices = "auto",
     scales: Scales = None,
@@ -32,10 +34,15 @@ def evaluate(
     tolerance: Annotated[
         Optional[float], typer.Option(metavar="MS", min=0, help="Of signals' onsets and offsets, in ms.")
     ] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="For a bundle: the config whose dataset it is scored on.")
+    ] = None,
+    format: Format = None,
+    runtime: Runtime = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Score a run's best checkpoint at native resolution.
+    """Score a run's best checkpoint, or a bundle, at native resolution.
 
     Examples:
 
@@ -44,23 +51,27 @@ def evaluate(
         segtrain eval runs/camvid-unet --scales 0.75,1,1.25 --flip
 
         segtrain eval runs/ludb-unet1d --tolerance 40
+
+        segtrain eval bundle --config configs/camvid-unet.yaml --format int8
     """
+    from segtrain.config import load
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
     from segtrain.evaluate import evaluate as score
     from segtrain.evaluate import policy_of
     from segtrain.trained import open_trained
 
-    trained = open_trained(run, devices)
-    if trained.config is None:
-        raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
-    policy = policy_from(scales, flip, window, overlap, policy_of(trained.config))
-    dataset = open_split(trained.config.data, split, trained.classes)
+    trained = open_trained(run, devices, format, runtime)
+    if trained.config is None and config is None:
+        raise UserError(f"{run} is a bundle: give the config of the dataset with --config")
+    settings = load(config) if config else trained.config
+    assert settings is not None
+    policy = policy_from(scales, flip, window, overlap, policy_of(settings))
+    dataset = open_split(settings.data, split, trained.classes)
     if tolerance is not None and getattr(dataset, "rate", None) is None:
-        raise UserError(
-            f"--tolerance is for signals of a known rate: set data.rate in {run / 'config.yaml'}"
-        )
-    allowed = trained.config.eval.tolerance_ms if tolerance is None else tolerance
+        where = config or run / "config.yaml"
+        raise UserError(f"--tolerance is for signals of a known rate: set data.rate in {where}")
+    allowed = settings.eval.tolerance_ms if tolerance is None else tolerance
     result = score(trained.predictor(policy), dataset, tolerance_ms=allowed)
     assert result is not None
     result["split"] = split

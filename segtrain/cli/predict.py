@@ -10,8 +10,10 @@ from segtrain.cli.app import (
     Debug,
     Devices,
     Flip,
+    Format,
     Json,
     Overlap,
+    Runtime,
     Scales,
     Window,
     app,
@@ -32,6 +34,8 @@ def predict(
     flip: Flip = None,
     window: Window = None,
     overlap: Overlap = None,
+    format: Format = None,
+    runtime: Runtime = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -45,6 +49,8 @@ def predict(
 
         segtrain predict bundle 'video/*.jpg' --out masks
 
+        segtrain predict bundle photos/ --out masks --runtime openvino
+
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.infer import Policy
@@ -52,7 +58,7 @@ def predict(
     from segtrain.trained import open_trained
 
     policy = policy_from(scales, flip, window, overlap, Policy())
-    trained = open_trained(model, devices)
+    trained = open_trained(model, devices, format, runtime)
     written = write_masks(trained, inputs, out, policy, overlay)
     write_json(json, {"masks": [str(path) for path in written], "classes": trained.classes})
     say(f"{len(written)} masks in {out}" + (f", overlays in {out / 'overlays'}" if overlay else ""))

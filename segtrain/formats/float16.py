@@ -84,7 +84,9 @@ def _emulate(symbol_file: Path, parameters_file: Path) -> None:
         if node.op == "amp_cast" and node.attrs.get("dtype") == "float16":
             back = symbols.Node("amp_cast", f"{node.name}_back", {"dtype": "float32"}, [(node, 0)])
             heads = symbols.replace(heads, node, (back, 0))
-        node.attrs = {k: v for k, v in node.attrs.items() if not (node.op == "null" and k == "__dtype__")}
+        node.attrs = {
+            k: v for k, v in node.attrs.items() if not (node.op == "null" and k == "__dtype__")
+        }
     symbol_file.write_text(symbols.write(heads).tojson())
     arrays = mx.nd.load(str(parameters_file))
     parameters_file.write_bytes(pack({name: array.astype("float32") for name, array in arrays.items()}))
