@@ -40,6 +40,15 @@ def operators(symbol: mx.sym.Symbol) -> Set[str]:
     return {node.op for node in symbols.walk(symbols.read(symbol))}
 
 
+def unaligned(symbol: mx.sym.Symbol) -> Set[str]:
+    """The names of bilinear resizes that don't align corners."""
+    return {
+        node.name
+        for node in symbols.walk(symbols.read(symbol))
+        if node.op == "_contrib_BilinearResize2D" and node.attrs.get("align_corners") in ("False", "0")
+    }
+
+
 def loaded(arrays: Arrays) -> Dict[str, mx.nd.NDArray]:
     """Arrays as MXNet's."""
     return {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()}

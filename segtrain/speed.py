@@ -11,7 +11,6 @@ import numpy as np
 
 from segtrain import devices, infer, runtimes
 from segtrain.errors import UserError
-from segtrain.trained import open_trained
 
 PERCENTILES = (50, 90, 99)
 
@@ -53,13 +52,14 @@ def bundle(
     size: Optional[Sequence[int]] = None,
     batches: Sequence[int] = (1, 4),
     rounds: int = 10,
-    run: Optional[Path] = None,
+    beside: Mapping[str, Callable[[mx.nd.NDArray], mx.nd.NDArray]] = {},
 ) -> Dict[str, Any]:
     """How fast each format of a bundle is in each runtime that is installed here.
 
-    size: of the input, 256 by 256 by default, or the network's only side; run: the run folder that
-    it came from, to be timed beside it, un-exported. Keys: input, device, rounds, rows (format,
-    runtime, batch, and what `interleaved` gives) and left_out, with the reason for each.
+    size: of the input, 256 by 256 by default, or the network's only side; beside: other networks by
+    name, timed before it, the first of them what the others are compared with. Keys: input, device,
+    rounds, rows (format, runtime, batch, and what `interleaved` gives) and left_out, with the reason
+    for each.
     """
     context = devices.contexts(device)[0]
     try:
@@ -68,8 +68,7 @@ def bundle(
     except (OSError, KeyError, TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
-    if run is not None:
-        networks = {("gluon", "mxnet"): open_trained(run, device).net, **networks}
+    networks = {**{(name, "-"): network for name, network in beside.items()}, **networks}
     shape, dtype = _input(about, size)
     rows = []
     for batch in batches:

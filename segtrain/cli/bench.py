@@ -36,6 +36,7 @@ def bench(
     """
     from segtrain.errors import UserError
     from segtrain.speed import bundle as time_bundle
+    from segtrain.trained import open_trained
 
     if not (bundle / "model.json").is_file():
         raise UserError(f"{bundle} is no bundle: give one that segtrain export wrote")
@@ -46,7 +47,8 @@ def bench(
         raise UserError("--size is like 256x256, and --batch like 1,4") from None
     if min([*(sides or [1]), *batches]) < 1:
         raise UserError("--size is like 256x256, and --batch like 1,4")
-    result = time_bundle(bundle, devices, sides, batches, rounds, run)
+    beside = {"the run": open_trained(run, devices).net} if run else {}
+    result = time_bundle(bundle, devices, sides, batches, rounds, beside)
     _print(result)
     write_json(json, result)
 
@@ -57,8 +59,8 @@ def _print(result: Dict[str, Any]) -> None:
 
     table = Table(box=None, header_style="bold")
     for column in ("format", "runtime"):
-        table.add_column(column)
-    for column in ("batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "speedup", "equal argmax"):
+        table.add_column(column, no_wrap=True)
+    for column in ("batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "speedup", "equal"):
         table.add_column(column, justify="right")
     for row in result["rows"]:
         latency = [f"{row['latency_ms'][key]:.1f}" for key in ("p50", "p90", "p99")]

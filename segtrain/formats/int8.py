@@ -80,9 +80,11 @@ def _quantised(source: Source, images: List[np.ndarray]) -> Tuple[Any, Dict[str,
     import numpy as np
     from mxnet.contrib import quantization
 
+    from segtrain import fold
+    from segtrain.network import Network
     from segtrain.portable import loaded
 
-    network = source.network
+    network = Network(*fold.upsampling(source.network.symbol, source.network.arrays)[:2])
     auxiliary = set(network.symbol.list_auxiliary_states())
     arrays = loaded(network.arrays)
     arguments = {name: array for name, array in arrays.items() if name not in auxiliary}

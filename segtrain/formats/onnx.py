@@ -88,6 +88,7 @@ def _converted(onnx: Any, given: Any, source: Source) -> Any:
         except Exception as error:  # whatever the converters raise: AttributeError, ValidationError, ...
             text = " ".join(str(error).split())[:200]
             raise UserError(f"--format onnx: MXNet's exporter can't take this network: {text}") from None
+    _align(graph, portable.unaligned(given.symbol))
     _finish(onnx, graph)
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="segtrain")
@@ -97,6 +98,15 @@ def _taken(converters: Any) -> set:
     """The operators that there are converters for."""
     versions = converters.registry_
     return {name for version in versions if version <= OPSET for name in versions[version]}
+
+
+def _align(graph: Any, unaligned: set) -> None:
+    """Resizes that don't align corners: the exporter writes all as if they did."""
+    for node in graph.node:
+        if node.op_type == "Resize" and node.name in unaligned:
+            for attribute in node.attribute:
+                if attribute.name == "coordinate_transformation_mode":
+                    attribute.s = b"half_pixel"
 
 
 def _finish(onnx: Any, graph: Any) -> None:
