@@ -61,7 +61,7 @@ def _onnx() -> Any:
         import onnx
         import onnxruntime  # noqa: F401  # what the proof runs in
     except ImportError as error:
-        raise UserError(f"--format onnx needs {error.name}: pip install 'segtrain[onnx]'") from None
+        raise UserError(f"ONNX files need {error.name}: pip install 'segtrain[onnx]'") from None
     return onnx
 
 
