@@ -52,7 +52,9 @@ def check(folder: Path, files: Sequence[str]) -> None:
         raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
     if any(node.domain not in _DOMAINS for node in model.graph.node):
         raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
-    if any(tensor.data_location or tensor.external_data for tensor in model.graph.initializer):
+    constants = [attribute.t for node in model.graph.node for attribute in node.attribute]
+    tensors = [*model.graph.initializer, *constants]
+    if any(tensor.data_location or tensor.external_data for tensor in tensors):
         raise SegtrainError(f"{path} reads other files: don't use this bundle")
 
 
