@@ -1,45 +1,42 @@
 """Export: a run as a bundle of symbol, parameters and everything else that inference needs.
 
-The bundle is proved before it appears: its own ``infer.py`` runs in a fresh process, and its
-masks must be the run's own, pixel for pixel.
+The bundle is proved before it appears: its own ``infer.py`` runs in a fresh process, and what it
+makes of real images must be what the run makes of them, within the bar of each format.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-import cv2
 import mxnet as mx
 import numpy as np
 
 import segtrain
-from segtrain import infer, parity, records
-from segtrain.data import shapes
-from segtrain.data.dataset import Dataset, open_split
-from segtrain.data.files import read_mask
+from segtrain import bundle, card, fold, infer, network, parity, plugins, receptive, runtimes
 from segtrain.errors import SegtrainError, UserError
-from segtrain.infer import Kind
+from segtrain.network import Network, Source
+from segtrain.parity import Own, Samples
 from segtrain.records import Form
 from segtrain.trained import Trained, open_trained
 
-SCHEMA = 1
-SCRIPTS = ("infer", "pictures", "tiling", "video")  # what a bundle runs by
-ODD, SMALL = (333, 517), (32, 32)  # height, width
+LARGEST_WINDOW = 1024  # that is advised; larger ones need much memory and gain nothing measurable
+EXACT = 1e-5  # of the largest score, by which folded batch norms may change any
 
 
-def export(run: Path, out: Path) -> dict[str, Any]:
+def export(run: Path, out: Path, formats: Sequence[str] = (), folded: bool = True) -> Dict[str, Any]:
     """Write the bundle of a run's best checkpoint to the new folder `out`; returns its parity.
 
-    UserError where `out` is taken; SegtrainError, and no bundle, where it disagrees with the run.
+    formats: names of segtrain/formats; mxnet is always among them. folded: fold batch norms into
+    convolutions, where that is exact. UserError where `out` is taken, or a format isn't possible;
+    SegtrainError, and no bundle, where one disagrees with the run.
     """
+    modules = {name: plugins.find("formats", name) for name in ("mxnet", *formats)}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists: give another --out")
     trained = open_trained(run, "cpu")
@@ -47,54 +44,121 @@ def export(run: Path, out: Path) -> dict[str, Any]:
         raise UserError(f"{run} is a bundle already; export takes the run folder that it came from")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        _write(trained, aside)
-        found = check(trained, aside)
-        infer.write(aside / "parity.json", json.dumps(found, indent=1).encode())
-        if not found["passed"]:
-            raise SegtrainError(
-                f"the exported network disagrees with the run: {found['differing_pixels']} of "
-                f"{found['pixels']} pixels differ; no bundle was written"
-            )
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, aside, ignore_errors=True)
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        on = parity.samples(trained, home)
+        of_run = parity.own(trained, on)
+        exported, note = _network(trained, on, of_run, folded)
+        source = Source(exported, trained, _shape(trained), _dtype(trained))
+        about = _about(trained, note)
+        about["formats"] = {name: module.build(source, aside) for name, module in modules.items()}
+        proof = _proved(trained, aside, about, on, of_run)
         aside.chmod(0o755)
         if out.exists():
             out.rmdir()
         os.rename(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return found
+    return proof
 
 
-def _write(trained: Trained, folder: Path) -> None:
-    """The bundle's files, but for parity.json."""
-    form = trained.form
-    blank = np.zeros((trained.stride, trained.stride, trained.kind.channels), np.uint8)
-    if form:
-        blank = np.zeros((trained.stride, len(form.signal)), np.float32)
-        shutil.copyfile(records.__file__, folder / "records.py")
-    trained.predictor().scores(blank)  # Gluon exports what has run once
-    trained.net.export(str(folder / "model"), epoch=0)
-    scripts = [f"{name}.py" for name in SCRIPTS]
-    for script in scripts:
-        shutil.copyfile(Path(segtrain.__file__).with_name(script), folder / script)
-    files = ["model-symbol.json", "model-0000.params", *scripts, *(["records.py"] if form else [])]
-    about = {
-        "schema": SCHEMA,
+def _network(trained: Trained, on: Samples, of_run: Own, folded: bool) -> Tuple[Network, Dict[str, Any]]:
+    """The network to export, with batch norms folded where that is exact, and model.json's note."""
+    plain = network.of(trained)
+    count = plain.symbol.tojson().count('"op": "BatchNorm"')
+    if not folded or not count:
+        why = "asked not to" if count else "there are none"
+        return plain, {"batch_norms": 0, "left": count, "why": why}
+    symbol, arrays, done = fold.batch_norms(plain.symbol, plain.arrays)
+    changed = Network(symbol, arrays)
+    why_not = _inexact(trained._replace(net=changed.block()), on, of_run)
+    if why_not:
+        return plain, {"batch_norms": 0, "left": count, "why": why_not}
+    why = "the others don't follow a convolution alone" if done < count else "all"
+    return changed, {"batch_norms": done, "left": count - done, "why": why}
+
+
+def _inexact(changed: Trained, on: Samples, of_run: Own) -> str:
+    """How a rewritten network's scores or classes differ from the run's; empty where they don't."""
+    predictor = changed.predictor()
+    for name, image in on.compared.items():
+        before, after = of_run.scores[name], predictor.scores(image)
+        relative = np.abs(after - before).max() / np.abs(before).max()
+        if relative > EXACT:
+            return f"a score would differ by {relative:.1g} of the largest"
+    images = {**on.compared, **{name: sample.image for name, sample in on.scored.items()}}
+    differing = sum(int((predictor.mask(x) != of_run.masks[n]).sum()) for n, x in images.items())
+    return f"{differing} pixels would get another class" if differing else ""
+
+
+def _proved(
+    trained: Trained, folder: Path, about: Dict[str, Any], on: Samples, of_run: Own
+) -> Dict[str, Any]:
+    """Write all else that a bundle holds, prove each format, and return parity.json's content."""
+    code = bundle.SIGNALS_CODE if trained.form else bundle.CODE
+    for name in code:
+        shutil.copyfile(Path(infer.__file__).with_name(name), folder / name)
+    infer.write(folder / "README.md", card.text(about).encode())
+    files = [*code, "README.md", *(f for entry in about["formats"].values() for f in entry["files"])]
+    _seal(folder, about, files)
+    found = {name: _prove(trained, folder, name, on, of_run) for name in about["formats"]}
+    for name, one in found.items():
+        if not one["passed"]:
+            raise SegtrainError(_failure(name, one))
+    proof = {**found["mxnet"], "formats": found}
+    infer.write(folder / "parity.json", json.dumps(proof, indent=1).encode())
+    _seal(folder, about, [*files, "parity.json"])
+    return proof
+
+
+def _prove(trained: Trained, folder: Path, name: str, on: Samples, of_run: Own) -> Dict[str, Any]:
+    prove = getattr(plugins.find("formats", name), "prove", parity.prove)
+    return prove(trained, folder, name, on, of_run)
+
+
+def _failure(name: str, found: Dict[str, Any]) -> str:
+    """Why no bundle was written, in one line."""
+    score = (
+        "" if found["miou"] is None else f", mIoU {found['miou']:.4f} against {found['miou_of_run']:.4f}"
+    )
+    return (
+        f"the exported network disagrees with the run in the format {name}: "
+        f"{found['differing_pixels']} of {found['pixels']} pixels differ{score}, and the bar is "
+        f"{found['bar']}; no bundle was written"
+    )
+
+
+def _seal(folder: Path, about: Dict[str, Any], files: Sequence[str]) -> None:
+    """Write model.json with the checksums of these files."""
+    sums = {file: runtimes.checksum(folder / file) for file in files}
+    infer.write(folder / "model.json", json.dumps({**about, "sha256": sums}, indent=1).encode())
+
+
+# ---- model.json
+
+
+def _about(trained: Trained, note: Dict[str, Any]) -> Dict[str, Any]:
+    """model.json, but for the formats and the checksums."""
+    field = _receptive_field(trained)
+    window, overlap = _window(trained, field)
+    return {
+        "schema": runtimes.SCHEMA,
         "segtrain": segtrain.__version__,
         "mxnet": mx.__version__,
-        **(_of_signals(form) if form else _of_images(trained)),
+        **(_of_signals(trained.form) if trained.form else _of_images(trained)),
         "stride": trained.stride,
         "side": trained.side,
+        "receptive_field": field._asdict(),
+        "window": window,
+        "overlap": overlap,
         "classes": trained.classes,
         "ignore": trained.ignore,
         "palette": trained.palette.tolist(),
         "score": trained.score,
-        "sha256": {f: hashlib.sha256((folder / f).read_bytes()).hexdigest() for f in files},
+        "fold": note,
     }
-    infer.write(folder / "model.json", json.dumps(about).encode())
 
 
-def _of_images(trained: Trained) -> dict[str, Any]:
+def _of_images(trained: Trained) -> Dict[str, Any]:
     """What goes in and out, for model.json."""
     return {
         "input": {
@@ -111,7 +175,7 @@ def _of_images(trained: Trained) -> dict[str, Any]:
     }
 
 
-def _of_signals(form: Form) -> dict[str, Any]:
+def _of_signals(form: Form) -> Dict[str, Any]:
     """What goes in and out, for model.json; `form` is how infer.py reads records."""
     return {
         "input": {
@@ -127,103 +191,38 @@ def _of_signals(form: Form) -> dict[str, Any]:
     }
 
 
-def check(trained: Trained, bundle: Path) -> dict[str, Any]:
-    """Compare a bundle, run by its own infer.py in a fresh process, with the trained network.
+def _shape(trained: Trained) -> Tuple[int, ...]:
+    """An input's shape that the network takes without padding."""
+    channels = len(trained.form.signal) if trained.form else trained.kind.channels
+    side = trained.side or 2 * trained.stride
+    return (1, channels, side) if trained.form else (1, channels, side, side)
 
-    On real validation images or records at three sizes (on synthetic ones where the dataset is
-    gone): the image's own, an odd one and a small one. Passes where every pixel has the same class.
+
+def _dtype(trained: Trained) -> str:
+    return "uint8" if trained.form is None and trained.kind.depth == 8 else "float32"
+
+
+def _receptive_field(trained: Trained) -> receptive.Field:
+    heads = trained.net.heads(mx.sym.var("data"))[0]
+    return receptive.receptive_field(heads, _shape(trained), trained.side or trained.stride)
+
+
+def _window(trained: Trained, field: receptive.Field) -> Tuple[Optional[int], float]:
+    """The window and the overlap to be advised for images too large for the memory.
+
+    With an overlap of the receptive field each pixel is somewhere seen with all that it depends on;
+    so the window is twice that, at least the training crop, and at most `LARGEST_WINDOW`.
     """
-    compared = parity.compare(trained, bundle, _run) if trained.form else _compared(trained, bundle)
-    rows, source = compared
-    differing, pixels = (sum(row[key] for row in rows) for key in ("differing_pixels", "pixels"))
-    return {
-        "format": "mxnet",
-        "passed": differing == 0,
-        "bar": "the same class at every pixel",
-        "images_from": source,
-        "pixels": pixels,
-        "differing_pixels": differing,
-        "equal_argmax": 1 - differing / pixels,
-        "max_abs_difference": max(row["max_abs_difference"] for row in rows),
-        "images": rows,
-    }
-
-
-def _store(image: np.ndarray, stem: Path, kind: Kind) -> None:
-    """Write an image as infer.py is to read it: a PNG where one can hold it, else an array."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    if kind.depth == 32 or kind.channels not in (1, 3, 4) or image.min() < 0:
-        np.save(f"{stem}.npy", image)
-        return
-    swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(kind.channels)
-    stored = image.astype(np.uint16 if kind.depth == 16 else np.uint8)
-    cv2.imwrite(f"{stem}.png", stored if swap is None else cv2.cvtColor(stored, swap))
-
-
-def _compared(trained: Trained, bundle: Path) -> tuple[list[dict[str, Any]], str]:
-    """A row for each image, and where they are from."""
-    images, source = _images(trained)
-    rows = []
-    with tempfile.TemporaryDirectory() as home:
-        given, made = Path(home) / "images", Path(home) / "masks"
-        for name, image in images.items():
-            _store(image, given / name, trained.kind)
-        _run(bundle / "infer.py", given, made)
-        for name, image in images.items():
-            rows.append(_compare(trained, image, made / name))
-    return rows, source
-
-
-def _run(script: Path, images: Path, out: Path) -> None:
-    command = [sys.executable, str(script.resolve()), str(images), "--out", str(out), "--scores"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=out.parent, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise SegtrainError(f"the bundle's infer.py failed ({last}); no bundle was written")
-
-
-def _compare(trained: Trained, image: np.ndarray, made: Path) -> dict[str, Any]:
-    predictor = trained.predictor()
-    difference = np.abs(np.load(f"{made}.npy") - predictor.scores(image))
-    differs = read_mask(Path(f"{made}.png")) != predictor.mask(image)
-    return {
-        "height": image.shape[0],
-        "width": image.shape[1],
-        "pixels": int(differs.size),
-        "differing_pixels": int(differs.sum()),
-        "max_abs_difference": float(difference.max()),
-        "mean_abs_difference": float(difference.mean()),
-    }
-
-
-def _images(trained: Trained) -> tuple[dict[str, np.ndarray], str]:
-    """Three images (H, W, C), and where they are from."""
+    if trained.form:
+        return None, 0.0
+    if trained.side:
+        return trained.side, 0.5
     assert trained.config is not None
-    try:
-        images, source = _first(open_split(trained.config.data, "val")), "the validation split"
-    except UserError as error:
-        pictures = _first(shapes.build("val", size=(360, 480), val=3))
-        images = [_as_kind(picture, trained.kind) for picture in pictures]
-        source = f"synthetic shapes ({error})"
-    sizes = [images[0].shape[:2], ODD, SMALL]
-    names = [f"{height}x{width}" for height, width in sizes]
-    return {
-        f"{i}-{name}": _resized(image, width, height, trained.kind)
-        for i, (name, image, (height, width)) in enumerate(zip(names, images, sizes))
-    }, source
+    crop = max(trained.config.data.crop)
+    reach = max(field.extent) if isinstance(field.extent, list) else crop
+    side = max(crop, min(2 * reach, LARGEST_WINDOW))
+    side = -(-side // trained.stride) * trained.stride
+    return side, min(0.5, float(np.ceil(100 * reach / side) / 100))
 
 
-def _as_kind(picture: np.ndarray, kind: Kind) -> np.ndarray:
-    """A picture (H, W, 3) uint8 as an image of the kind, its channels repeated."""
-    image = picture[..., np.arange(kind.channels) % 3]
-    return image if kind.depth == 8 else image.astype(np.float32) * (257 if kind.depth == 16 else 1)
-
-
-def _resized(image: np.ndarray, width: int, height: int, kind: Kind) -> np.ndarray:
-    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    return (np.rint(image) if kind.depth == 16 else image).reshape(height, width, -1)
-
-
-def _first(dataset: Dataset) -> list[np.ndarray]:
-    """The first three images, the last one again where there are fewer."""
-    return [dataset.read(min(i, len(dataset.ids) - 1)).image for i in range(3)]
+__all__: List[str] = ["export"]

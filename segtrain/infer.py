@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os
 import sys
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
@@ -22,7 +20,7 @@ import cv2
 import numpy as np
 
 if __package__:
-    from segtrain import tiling, video
+    from segtrain import runtimes, tiling, video
     from segtrain.pictures import (
         ENDINGS,
         File,
@@ -37,6 +35,7 @@ if __package__:
     )
 else:  # in a bundle
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import runtimes  # type: ignore[import-not-found,no-redef]
     import tiling  # type: ignore[import-not-found,no-redef]
     import video  # type: ignore[import-not-found,no-redef]
     from pictures import (  # type: ignore[import-not-found,no-redef]
@@ -308,17 +307,17 @@ def cores() -> int:
     return len({f.read_text() if f.exists() else str(f) for f in files})
 
 
-def load(bundle: Path, context) -> tuple[Callable, dict]:
-    """A bundle's network and its ``model.json``."""
-    import mxnet as mx
+def load(
+    bundle: Path, context, name: str | None = None, runtime: str | None = None
+) -> tuple[Callable, dict]:
+    """A bundle's network and its ``model.json``; InputError where they can't be used.
 
-    about = json.loads((bundle / "model.json").read_text())
-    symbol, parameters = (str(bundle / name) for name in ("model-symbol.json", "model-0000.params"))
-    with warnings.catch_warnings():  # of types that MXNet infers at the first call anyway
-        warnings.simplefilter("ignore", UserWarning)
-        net = mx.gluon.SymbolBlock.imports(symbol, ["data"], parameters, ctx=context)
-    net.hybridize(static_alloc=True, static_shape=True)
-    return net, about
+    name: of one of its formats; runtime: what runs it. See runtimes.py, beside this file.
+    """
+    try:
+        return runtimes.load(bundle, context, name, runtime)
+    except runtimes.BundleError as error:
+        raise InputError(str(error)) from None
 
 
 def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace) -> int:
@@ -408,6 +407,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--window", type=int, metavar="N", help=side)
     parser.add_argument("--overlap", type=float, default=0.5, help="share that the next one covers")
     parser.add_argument("--blend", choices=tiling.BLENDS, default="gaussian", help="of the windows")
+    parser.add_argument("--format", help="of the bundle's: mxnet by default")
+    parser.add_argument("--runtime", choices=runtimes.RUNTIMES, help="what runs the network")
     return parser
 
 
@@ -421,7 +422,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         scales = tuple(float(scale) for scale in options.scales.split(","))
         policy = Policy(scales, options.flip, options.window, options.overlap, options.blend)
-        net, about = load(Path(__file__).resolve().parent, context)
+        home = Path(__file__).resolve().parent
+        net, about = load(home, context, options.format, options.runtime)
         predictor = Predictor(net, context, policy, about["side"], about["stride"])
         failed = (_write_labels if "form" in about else _write_masks)(predictor, about, options)
     except (InputError, OSError, KeyError, ValueError, mx.MXNetError) as error:

@@ -40,21 +40,33 @@ class Trained(NamedTuple):
         return Predictor(self.net, self.context, policy, self.side, self.stride)
 
 
-def open_trained(path: Path, device: str = "auto") -> Trained:
+def open_trained(
+    path: Path, device: str = "auto", form: Optional[str] = None, runtime: Optional[str] = None
+) -> Trained:
     """The network of a run folder or a bundle, on the first of the devices named.
 
-    UserError where `path` is neither, or holds no checkpoint yet.
+    form, runtime: one of a bundle's formats and what runs it, see runtimes.py. UserError where
+    `path` is neither, holds no checkpoint yet, or isn't what was exported.
     """
     context = devices.contexts(device)[0]
-    return _bundle(path, context) if (path / "model.json").is_file() else _run(path, context)
+    if (path / "model.json").is_file():
+        return _bundle(path, context, form, runtime)
+    if form or runtime:
+        raise UserError(f"--format and --runtime are for bundles, and {path} is none: export the run")
+    return _run(path, context)
 
 
-def open_ensemble(paths: Sequence[Path], device: str = "auto") -> Trained:
+def open_ensemble(
+    paths: Sequence[Path],
+    device: str = "auto",
+    form: Optional[str] = None,
+    runtime: Optional[str] = None,
+) -> Trained:
     """Run folders or bundles as one network, whose probabilities are the mean of theirs.
 
     All else is of the first one. UserError where their classes or what they take differ.
     """
-    first, *others = [open_trained(path, device) for path in paths]
+    first, *others = [open_trained(path, device, form, runtime) for path in paths]
     if not others:
         return first
     for path, other in zip(paths[1:], others):
@@ -112,15 +124,17 @@ def _run(path: Path, context: mx.Context) -> Trained:
     )
 
 
-def _bundle(path: Path, context: mx.Context) -> Trained:
+def _bundle(path: Path, context: mx.Context, name: Optional[str], runtime: Optional[str]) -> Trained:
     try:
-        net, about = infer.load(path, context)
+        net, about = infer.load(path, context, name, runtime)
         colours = np.array(about["palette"], np.uint8)
         classes, ignore = about["classes"], about["ignore"]
         stride, side = about["stride"], about["side"]
         form = Form(**about["form"]) if "form" in about else None
         about_input = about["input"]
         kind = Kind() if form else Kind(about_input["channels"], about_input["depth"])
+    except infer.InputError as error:
+        raise UserError(str(error)) from None
     except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
         text = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None

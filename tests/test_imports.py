@@ -10,11 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
-BUNDLE = {"infer", "pictures", "tiling", "video"}
+BUNDLE = {"infer", "pictures", "runtimes", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
+FORMATS = {"bundle", "network", "symbols", "portable", "fold", "parity"}
 ALLOWED = {
-    **{name: set() for name in BOTTOM | {"pictures", "records", "tiling"}},
+    **{
+        name: set() for name in BOTTOM | {"pictures", "records", "tiling", "runtimes", "card", "symbols"}
+    },
     "video": {"pictures"},
     "infer": BUNDLE,
     "plugins": BOTTOM,
@@ -62,8 +65,15 @@ ALLOWED = {
     "products": LEAVES | MIDDLE | {"trained", "polygons"},
     "predict": LEAVES | MIDDLE | {"trained", "products", "polygons", "journal", "pipeline"},
     "parity": LEAVES | MIDDLE | {"trained"},
-    "export": LEAVES | MIDDLE | {"trained", "parity"},
     "report": LEAVES | MIDDLE | {"trained", "evaluate", "graph", "drawing", "sheet"},
+    "bundle": LEAVES,
+    "portable": {"network", "symbols"},
+    "speed": LEAVES | MIDDLE | {"trained"},
+    "receptive": {"symbols"},
+    "fold": {"symbols"},
+    "network": LEAVES | MIDDLE | {"trained"},
+    "formats": LEAVES | MIDDLE | FORMATS | {"trained"},
+    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive"},
 }
 
 

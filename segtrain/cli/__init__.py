@@ -5,6 +5,7 @@ No module here postpones its annotations: before Python 3.10, Typer can't read t
 
 from segtrain.cli import (  # noqa: F401  (registers them)
     average,
+    bench,
     cache,
     check,
     compare,

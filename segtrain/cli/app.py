@@ -121,6 +121,14 @@ Devices = Annotated[
         help="auto, cpu, gpu, gpu:0,1 or cpu:0,1 (two logical CPUs); only train uses several.",
     ),
 ]
+Format = Annotated[
+    Optional[str],
+    typer.Option("--format", help="Of a bundle's: mxnet (the default), onnx, int8, float16."),
+]
+Runtime = Annotated[
+    Optional[str],
+    typer.Option(metavar="R", help="What runs a bundle: mxnet, onnxruntime, openvino, openvino-bf16."),
+]
 Json = Annotated[
     Optional[Path], typer.Option("--json", metavar="FILE", help="Write the result; - for stdout.")
 ]

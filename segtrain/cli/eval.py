@@ -11,8 +11,10 @@ from segtrain.cli.app import (
     Debug,
     Devices,
     Flip,
+    Format,
     Json,
     Overlap,
+    Runtime,
     Scales,
     Window,
     With,
@@ -49,7 +51,7 @@ COLUMNS = {
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")],
     split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
     devices: Devices = "auto",
     others: With = [],
@@ -72,10 +74,15 @@ def evaluate(
     csv: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Write a row per class and per image.")
     ] = None,
+    config: Annotated[
+        Optional[Path], typer.Option(help="For a bundle: the config whose dataset it is scored on.")
+    ] = None,
+    format: Format = None,
+    runtime: Runtime = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Score a run's best checkpoint at native resolution.
+    """Score a run's best checkpoint, or a bundle, at native resolution.
 
     Examples:
 
@@ -86,7 +93,10 @@ def evaluate(
         segtrain eval runs/camvid-unet --with runs/camvid-unet-2 --save-predictions masks
 
         segtrain eval runs/ludb-unet1d --tolerance 40
+
+        segtrain eval bundle --config configs/camvid-unet.yaml --format int8
     """
+    from segtrain.config import load
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
     from segtrain.evaluate import as_csv, policy_of
@@ -96,25 +106,27 @@ def evaluate(
     from segtrain.scored import recipe_of
     from segtrain.trained import open_ensemble
 
-    trained = open_ensemble([run, *others], devices)
-    if trained.config is None:
-        raise UserError(f"{run} is a bundle; eval scores the run folder that it came from")
-    policy = policy_from(scales, flip, window, overlap, policy_of(trained.config), blend)
-    dataset = open_split(trained.config.data, split, trained.classes)
+    trained = open_ensemble([run, *others], devices, format, runtime)
+    if trained.config is None and config is None:
+        raise UserError(f"{run} is a bundle: give the config of the dataset with --config")
+    settings = load(config) if config else trained.config
+    assert settings is not None
+    policy = policy_from(scales, flip, window, overlap, policy_of(settings), blend)
+    dataset = open_split(settings.data, split, trained.classes)
     if tolerance is not None and getattr(dataset, "rate", None) is None:
-        raise UserError(
-            f"--tolerance is for signals of a known rate: set data.rate in {run / 'config.yaml'}"
-        )
+        where = config or run / "config.yaml"
+        raise UserError(f"--tolerance is for signals of a known rate: set data.rate in {where}")
     result = score(
         trained.predictor(policy),
         dataset,
-        tolerance_ms=trained.config.eval.tolerance_ms if tolerance is None else tolerance,
+        tolerance_ms=settings.eval.tolerance_ms if tolerance is None else tolerance,
         measures=[name.strip() for name in measures.split(",") if name.strip()],
         keep=_keeper(trained, predictions),
     )
     assert result is not None
     result.update(split=split, runs=[str(path) for path in (run, *others)])
-    result["recipe"] = None if others else recipe_of(Run.open(run))
+    alone = trained.config is not None and not others
+    result["recipe"] = recipe_of(Run.open(run)) if alone else None
     _print(result)
     if csv:
         write(csv, as_csv(result).encode())

@@ -13,8 +13,10 @@ from segtrain.cli.app import (
     Debug,
     Devices,
     Flip,
+    Format,
     Json,
     Overlap,
+    Runtime,
     Scales,
     Window,
     With,
@@ -103,6 +105,8 @@ def predict(
             min=1, metavar="N", help="Threads that read, and as many that write, while the network runs."
         ),
     ] = 2,
+    format: Format = None,
+    runtime: Runtime = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -126,6 +130,8 @@ def predict(
 
         segtrain predict runs/a photos/ --with runs/b --with runs/c --out masks
 
+        segtrain predict bundle photos/ --out masks --runtime openvino
+
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.errors import Stopped, UserError
@@ -140,8 +146,9 @@ def predict(
     policy = policy_from(scales, flip, window, overlap, Policy(), blend)
     chosen = (option.value if option else None for option in (probabilities, polygons))
     products = Products(overlay, colour, entropy, *chosen)
-    trained = open_ensemble([model, *others], devices)
-    how = How(fingerprint([model, *others]), resume, batch, workers, frames, each_frame)
+    trained = open_ensemble([model, *others], devices, format, runtime)
+    made_by = " ".join([fingerprint([model, *others]), *filter(None, (format, runtime))])
+    how = How(made_by, resume, batch, workers, frames, each_frame)
     with StopRequest() as stop:
         result = write_masks(trained, inputs, out, policy, products, how, stop)
     write_json(json, result)

@@ -1,0 +1,158 @@
+"""ONNX by MXNet's own exporter, of a symbol rewritten into the operators that it takes rightly."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence
+
+from segtrain.errors import SegtrainError, UserError
+
+if TYPE_CHECKING:  # the check of a bundle loads no framework
+    from segtrain.network import Source
+
+BAR = "the same class at 99.99% of the pixels"
+OPSET, IR = 13, 7  # of the newest converters that MXNet 1.9.1 has
+_DOMAINS = ("", "ai.onnx")
+
+
+def passed(found: Dict[str, Any]) -> bool:
+    """Whether a comparison with the run is good enough."""
+    return found["equal_argmax"] >= 0.9999
+
+
+def build(source: Source, folder: Path) -> Dict[str, Any]:
+    """model.onnx: `data` of any batch, height and width in, `scores` out.
+
+    UserError names what MXNet's exporter can't take.
+    """
+    from segtrain import network, portable
+
+    onnx = _onnx()
+    given = portable.rewritten(source.network, source.shape)
+    model = _converted(onnx, given, source)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(folder / "model.onnx"))
+    about = {"dtype": source.dtype, "opset": OPSET}
+    return network.entry(folder, ["model.onnx"], ["onnxruntime", "openvino", "openvino-bf16"], **about)
+
+
+def check(folder: Path, files: Sequence[str]) -> None:
+    """SegtrainError for a file that isn't one plain model of ONNX's own operators."""
+    onnx = _onnx()
+    path = folder / files[0]
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+        onnx.checker.check_model(model)
+    except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, and more
+        text = " ".join(str(error).split())[:150]
+        raise SegtrainError(f"{path} is damaged: it is no ONNX model ({text})") from None
+    if len(files) != 1 or model.functions or any(o.domain not in _DOMAINS for o in model.opset_import):
+        raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
+    if any(node.domain not in _DOMAINS for node in model.graph.node):
+        raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
+    constants = [attribute.t for node in model.graph.node for attribute in node.attribute]
+    tensors = [*model.graph.initializer, *constants]
+    if any(tensor.data_location or tensor.external_data for tensor in tensors):
+        raise SegtrainError(f"{path} reads other files: don't use this bundle")
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401  # what the proof runs in
+    except ImportError as error:
+        raise UserError(f"ONNX files need {error.name}: pip install 'segtrain[onnx]'") from None
+    return onnx
+
+
+def _converted(onnx: Any, given: Any, source: Source) -> Any:
+    """MXNet's conversion, stamped with what it is; UserError where it fails."""
+    from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
+
+    from segtrain import portable
+
+    missing = sorted(portable.operators(given.symbol) - _taken(MXNetGraph))
+    if missing:
+        raise UserError(f"--format onnx: MXNet's exporter doesn't take {', '.join(missing)}")
+    kind = onnx.TensorProto.UINT8 if source.dtype == "uint8" else onnx.TensorProto.FLOAT
+    free = ("N", source.shape[1], *("H", "W", "L")[len(source.shape) % 2 * 2 :][: len(source.shape) - 2])
+    fixed = source.trained.side is not None
+    shape = ("N", *source.shape[1:]) if fixed else free
+    arrays = portable.loaded(given.arrays)
+    with _opset(onnx), _quiet():
+        try:
+            graph = MXNetGraph().create_onnx_graph_proto(
+                given.symbol, arrays, [source.shape], [kind], opset_version=OPSET,
+                dynamic=True, dynamic_input_shapes=[shape],
+            )  # fmt: skip
+        except Exception as error:  # whatever the converters raise: AttributeError, ValidationError, ...
+            text = " ".join(str(error).split())[:200]
+            raise UserError(f"--format onnx: MXNet's exporter can't take this network: {text}") from None
+    _align(graph, portable.unaligned(given.symbol))
+    _finish(onnx, graph)
+    opsets = [onnx.helper.make_opsetid("", OPSET)]
+    return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="segtrain")
+
+
+def _taken(converters: Any) -> set:
+    """The operators that there are converters for."""
+    versions = converters.registry_
+    return {name for version in versions if version <= OPSET for name in versions[version]}
+
+
+def _align(graph: Any, unaligned: set) -> None:
+    """Resizes that don't align corners: the exporter writes all as if they did."""
+    for node in graph.node:
+        if node.op_type == "Resize" and node.name in unaligned:
+            for attribute in node.attribute:
+                if attribute.name == "coordinate_transformation_mode":
+                    attribute.s = b"half_pixel"
+
+
+def _finish(onnx: Any, graph: Any) -> None:
+    """What the exporter leaves undone: parameters aren't inputs, and the output has a name.
+
+    A slope per channel is to lie along the channels, and not along the last axis.
+    """
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    slopes = {node.input[1] for node in graph.node if node.op_type == "PRelu"}
+    axes = len(inputs[0].type.tensor_type.shape.dim) - 2
+    for tensor in graph.initializer:
+        if tensor.name in slopes and list(tensor.dims) != [1]:
+            tensor.dims.extend([1] * axes)
+    old = graph.output[0].name
+    graph.output[0].name = "scores"
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = "scores" if name == old else name
+    shape = graph.output[0].type.tensor_type.shape.dim
+    for dim in shape:
+        dim.Clear()
+
+
+@contextmanager
+def _opset(onnx: Any) -> Iterator[None]:
+    """MXNet checks its graph by the newest opset that onnx knows; it is to be by `OPSET`."""
+    context = onnx.checker.DEFAULT_CONTEXT
+    before = context.opset_imports
+    context.opset_imports = {"": OPSET}
+    try:
+        yield
+    finally:
+        context.opset_imports = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
