@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
+MACHINE = {"elf", "driver", "cuda"}
 BUNDLE = {"infer", "pictures", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
@@ -23,7 +24,9 @@ ALLOWED = {
     "weights": BOTTOM,
     "models": LEAVES | {"layers", "weights"},
     "data": LEAVES,
+    **dict.fromkeys(MACHINE, BOTTOM | MACHINE),
     **dict.fromkeys(MIDDLE - {"models", "data"}, LEAVES),
+    "devices": LEAVES | MACHINE,
     **dict.fromkeys(("averaging", "scaling", "progress"), LEAVES),
     "optimizers": LEAVES | {"schedule"},
     "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "scaling"},
