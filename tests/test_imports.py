@@ -37,6 +37,8 @@ ALLOWED = {
     "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "training"},
     "dryrun": LEAVES | MIDDLE | {"progress", "sheet", "timing", "training"},
     "trained": LEAVES | MIDDLE,
+    "doctor": BOTTOM | MACHINE,
+    "probe": LEAVES | MIDDLE | MACHINE | {"learner"},
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},

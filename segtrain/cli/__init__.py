@@ -10,6 +10,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     compare,
     config,
     demo,
+    doctor,
     eval,
     export,
     init,
