@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "stopping"}
+MACHINE = {"elf", "driver", "cuda"}
 LEAVES = BOTTOM | {"plugins", "config", "infer", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
 ALLOWED = {
@@ -20,7 +21,9 @@ ALLOWED = {
     "weights": BOTTOM,
     "models": LEAVES | {"layers", "weights"},
     "data": LEAVES,
+    **dict.fromkeys(MACHINE, BOTTOM | MACHINE),
     **dict.fromkeys(MIDDLE - {"models", "data"}, LEAVES),
+    "devices": LEAVES | MACHINE,
     **dict.fromkeys(("averaging", "scaling", "progress"), LEAVES),
     "learner": LEAVES | MIDDLE | {"layers", "averaging", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
