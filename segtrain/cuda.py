@@ -1,11 +1,10 @@
-"""MXNet's CUDA builds: the libraries that they need, loaded before `import mxnet`."""
+"""MXNet's CUDA builds: the libraries that they need, and the cards that they have code for."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
 import re
-import runpy
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -81,16 +80,38 @@ def wheels() -> List[str]:
 
 def library() -> Optional[Path]:
     """MXNet's library file, found as MXNet finds it but without importing it; None without MXNet."""
-    spec = importlib.util.find_spec("mxnet")
+    others = [finder for finder in sys.meta_path if not isinstance(finder, _Watch)]
+    spec = next(filter(None, (finder.find_spec("mxnet", None) for finder in others)), None)
     if spec is None or not spec.submodule_search_locations:
         return None
     finder = Path(next(iter(spec.submodule_search_locations))) / "libinfo.py"
     if not finder.is_file():
         return None
+    import runpy
+
     try:
         return Path(runpy.run_path(str(finder))["find_lib_path"]()[0])
     except RuntimeError:
         return None
+
+
+def unusable(card: driver.Card) -> Optional[str]:
+    """Why this MXNet build can't run on a card, or None where it can.
+
+    What the build has code for is read from its library. One that holds none, though it is a CUDA
+    build, keeps it elsewhere, and is believed to suit its machine.
+    """
+    file = library()
+    code = elf.gpu_code(file) if file else elf.Code([], [])
+    if not any(code) or code.runs_on(card.capability):
+        return None
+    return (
+        f"GPU {card.number} ({card.name}) has compute capability {elf.dotted(card.capability)}, and "
+        f"this MXNet build has code for {', '.join(map(elf.dotted, code.cubin))} alone: "
+        "use another card, --devices cpu, or a build made for this one, such as NVIDIA's container "
+        "nvcr.io/nvidia/mxnet, into which pip install segtrain (without an extra) installs beside "
+        "its MXNet"
+    )
 
 
 def packaged() -> Dict[str, Path]:

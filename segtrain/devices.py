@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import List, Optional
+from typing import List
 
 import mxnet as mx
 
-from segtrain import cuda, driver, elf
+from segtrain import cuda, driver
 from segtrain.driver import Card
 from segtrain.errors import UserError
 
@@ -22,6 +22,7 @@ def contexts(text: str = "auto") -> List[mx.Context]:
     'cpu': one; 'cpu:0,1': two logical CPU devices. No kernel runs to find out. UserError for any
     other text, a GPU that doesn't exist, or one that this MXNet build has no kernels for.
     """
+    check_driver()
     if text == "auto":
         return _usable() or [mx.cpu()]
     match = re.fullmatch(r"(cpu|gpu)|(?:(cpu|gpu):)?(\d+(?:,\d+)*)", text.strip())
@@ -41,41 +42,24 @@ def built_for_gpus() -> bool:
     return mx.runtime.Features().is_enabled("CUDA")
 
 
-def unusable(card: Card) -> Optional[str]:
-    """Why this MXNet build can't run on a card, or None where it can.
-
-    What the build has code for is read from its library. One that holds none, though it is a CUDA
-    build, keeps it elsewhere, and is believed to suit its machine.
-    """
-    file = cuda.library()
-    code = elf.gpu_code(file) if file else elf.Code([], [])
-    if not any(code) or code.runs_on(card.capability):
-        if card.number < _seen():
-            return None
-        return (
-            f"GPU {card.number} ({card.name}) is seen by the driver but not by MXNet, most often as "
-            f"the driver (up to CUDA {driver.version()}) is too old: install a newer one, or use "
-            "--devices cpu"
-        )
-    return (
-        f"GPU {card.number} ({card.name}) has compute capability {dotted(card.capability)}, and this "
-        f"MXNet build has code for {', '.join(map(dotted, code.cubin))} alone: use another card, "
-        "--devices cpu, or a build made for this one, such as NVIDIA's container "
-        "nvcr.io/nvidia/mxnet, into which pip install segtrain (without an extra) installs beside "
-        "its MXNet"
-    )
-
-
-def dotted(capability: elf.Capability) -> str:
-    """A compute capability as people write it: '8.6'."""
-    return f"{capability[0]}.{capability[1]}"
+def check_driver() -> None:
+    """UserError where CUDA won't work with the driver: then MXNet can't compute on the CPU either."""
+    try:
+        mx.context.num_gpus()
+    except mx.MXNetError as error:
+        raise UserError(
+            f"this MXNet build's CUDA doesn't work with the driver, which supports CUDA "
+            f"{driver.version()} ({str(error).strip().splitlines()[-1].split(' : ')[-1]}): install a "
+            "newer driver, or the CPU build: pip uninstall -y mxnet-cu112 mxnet-cu117; "
+            "pip install mxnet==1.9.1"
+        ) from None
 
 
 def _usable() -> List[mx.Context]:
     """Every GPU that this build can run on; the others are named on stderr."""
     found = []
     for card in _cards():
-        reason = unusable(card)
+        reason = cuda.unusable(card)
         if reason:
             print(f"segtrain: {reason}", file=sys.stderr)
         else:
@@ -85,14 +69,6 @@ def _usable() -> List[mx.Context]:
 
 def _cards() -> List[Card]:
     return driver.cards() if built_for_gpus() else []
-
-
-def _seen() -> int:
-    """The cards that MXNet sees; CUDA hides them where the driver is too old for it."""
-    try:
-        return mx.context.num_gpus()
-    except mx.MXNetError:
-        return 0
 
 
 def _gpus(text: str, ids: List[int]) -> List[mx.Context]:
@@ -110,7 +86,7 @@ def _gpus(text: str, ids: List[int]) -> List[mx.Context]:
                 f"--devices {text}: there is no GPU {i}; the driver has {len(cards)}. See them "
                 "with segtrain doctor, or use --devices cpu"
             )
-        reason = unusable(cards[i])
+        reason = cuda.unusable(cards[i])
         if reason:
             raise UserError(f"--devices {text}: {reason}")
     return [mx.gpu(i) for i in ids]

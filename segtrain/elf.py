@@ -38,6 +38,11 @@ class Code(NamedTuple):
         return binary or any(capability <= card for capability in self.ptx)
 
 
+def dotted(capability: Capability) -> str:
+    """A compute capability as people write it: '8.6'."""
+    return f"{capability[0]}.{capability[1]}"
+
+
 def needed(path: Path) -> List[str]:
     """The names of the libraries that `path` is linked with, in its order.
 

@@ -30,6 +30,8 @@ ALLOWED = {
     "session": LEAVES | MIDDLE | {"learner", "evaluate", "progress"},
     "dryrun": LEAVES | MIDDLE | {"evaluate", "progress", "sheet", "training"},
     "trained": LEAVES | MIDDLE,
+    "doctor": BOTTOM | MACHINE,
+    "probe": LEAVES | MIDDLE | MACHINE | {"learner"},
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
