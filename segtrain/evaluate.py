@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -14,6 +15,7 @@ from segtrain import events, metrics
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.infer import Policy, Predictor
+from segtrain.ranks import ALONE, Ranks
 
 
 def policy_of(config: Config) -> Policy:
@@ -27,6 +29,7 @@ def evaluate(
     dataset: Dataset,
     stop: Callable[[], bool] = lambda: False,
     tolerance_ms: float = 150,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any] | None:
     """The result of `segtrain eval` as a dict for JSON; None where `stop` asked to.
 
@@ -38,8 +41,9 @@ def evaluate(
     matrices = np.zeros((len(dataset.ids), len(classes), len(classes)), np.int64)
     tally = events.tally(dataset, tolerance_ms)
     start = time.perf_counter()
-    samples = tqdm(_read_ahead(dataset), total=len(dataset.ids), desc="eval", disable=None, leave=False)
-    for index, sample in enumerate(samples):
+    mine = range(ranks.rank, len(dataset.ids), ranks.size)
+    samples = tqdm(_read_ahead(dataset, mine), total=len(mine), desc="eval", disable=None, leave=False)
+    for index, sample in zip(mine, samples):
         if stop():
             samples.close()
             return None
@@ -47,6 +51,9 @@ def evaluate(
         matrices[index] = metrics.confusion(sample.mask, mask, len(classes), dataset.ignore)
         if tally:
             tally.add(sample.mask, mask)
+    ranks.gather_rows(matrices)
+    if tally:
+        tally.replace([json.loads(part) for part in ranks.gather(json.dumps(tally.parts()).encode())])
     seconds = time.perf_counter() - start
     pooled = matrices.sum(axis=0)
     return {
@@ -67,11 +74,11 @@ def evaluate(
     }
 
 
-def _read_ahead(dataset: Dataset, depth: int = 4) -> Iterator[Sample]:
-    """The samples in order, the next ones read in a thread meanwhile."""
+def _read_ahead(dataset: Dataset, indices: Iterable[int], depth: int = 4) -> Iterator[Sample]:
+    """The samples in that order, the next ones read in a thread meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         waiting: deque[Future] = deque()
-        for index in range(len(dataset.ids)):
+        for index in indices:
             waiting.append(pool.submit(dataset.read, index))
             if len(waiting) > depth:
                 yield waiting.popleft().result()

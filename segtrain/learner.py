@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -16,6 +17,7 @@ from segtrain.config import Config
 from segtrain.data.loader import Batch
 from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
+from segtrain.ranks import ALONE, Ranks
 from segtrain.scaling import LossScaler
 from segtrain.schedule import scheduler
 
@@ -66,8 +68,13 @@ class _Pending(NamedTuple):
     terms: List[mx.nd.NDArray]
     norm: Optional[mx.nd.NDArray]
 
-    def read(self, names: Sequence[str]) -> Step:
-        values = np.sum([t.asnumpy() for t in self.terms], axis=0, dtype=float).tolist()
+    def values(self) -> List[float]:
+        """The terms of this rank's share of the loss; none where it had no sample."""
+        return (
+            np.sum([t.asnumpy() for t in self.terms], axis=0, dtype=float).tolist() if self.terms else []
+        )
+
+    def read(self, names: Sequence[str], values: Sequence[float]) -> Step:
         norm = None if self.norm is None else float(self.norm.asscalar())
         return Step(self.number, self.indices, self.lr, dict(zip([*names, "aux"], values)), norm)
 
@@ -79,10 +86,19 @@ class Learner:
     that don't divide too, and for fewer samples than devices.
     """
 
-    def __init__(self, config: Config, dataset: Any, weights: np.ndarray, contexts: list, steps: int):
-        self.config, self.contexts = config, contexts
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        weights: np.ndarray,
+        contexts: list,
+        steps: int,
+        ranks: Ranks = ALONE,
+    ):
+        self.config, self.contexts, self.ranks = config, contexts, ranks
         train = config.train
         _check_devices(config, contexts)
+        _check_ranks(config, ranks)
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
@@ -110,7 +126,7 @@ class Learner:
         if train.accumulate > 1:
             for parameter in self._trainable:
                 parameter.grad_req = "add"
-        self.trainer = _trainer(config, self._trainable, steps)
+        self.trainer = _trainer(config, self._trainable, steps, ranks)
         self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
         self._pending: List[_Pending] = []
         self.lr_scale = 1.0
@@ -134,8 +150,8 @@ class Learner:
         """
         mx.random.seed(_seed(self.config.seed, number))
         norms = losses.normalisers(list(self._terms), batch.masks, self._table)
-        factors = mx.nd.array([w / n for w, n in zip(self._terms.values(), norms)])
-        if self.config.train.accumulate > 1:
+        factors = mx.nd.array(list(self._terms.values())) / self.ranks.totals(norms)
+        if self.config.train.accumulate > 1 or not len(batch.images):
             self._clear(self.contexts)
         terms = [term for part in self._parts(batch) for term in self._pass(part, factors)]
         norm = self._update()
@@ -146,6 +162,8 @@ class Learner:
     def _parts(self, batch: Batch) -> Iterator[Batch]:
         """The batch in `train.accumulate` parts, or as many as it has samples."""
         count = min(self.config.train.accumulate, len(batch.images))
+        if not count:
+            return  # among several ranks, the last batch may have nothing for this one
         parts = (np.array_split(array, count) for array in (batch.images, batch.masks))
         for images, masks in zip(*parts):
             yield Batch(images, masks, batch.indices)
@@ -197,11 +215,15 @@ class Learner:
         return norm
 
     def losses(self) -> List[Step]:
-        """The steps since the last call, in order; waits for the devices.
+        """The steps since the last call, in order; waits for the devices, and for the other ranks.
 
         NotANumber where the loss of one isn't finite.
         """
-        steps = [pending.read(list(self._terms)) for pending in self._pending]
+        shares = self.ranks.gather(json.dumps([p.values() for p in self._pending]).encode())
+        steps = [
+            pending.read(list(self._terms), np.sum([v for v in values if v], axis=0).tolist())
+            for pending, *values in zip(self._pending, *map(json.loads, shares))
+        ]
         self._pending = []
         for step in steps:
             if not np.isfinite(step.loss):
@@ -250,6 +272,17 @@ class Learner:
         pass updates them, and a reader may get the values from before.
         """
         mx.nd.waitall()
+        if self.ranks.size > 1:
+            self._share_statistics()
+
+    def _share_statistics(self) -> None:
+        """Give this rank the first one's running statistics, with which networks are judged."""
+        context, mine = self.contexts[0], {}
+        if self.ranks.first:
+            mine = {n: p.data(context).as_in_context(mx.cpu()) for n, p in self._statistics()}
+        heard = mx.nd.load_frombuffer(self.ranks.from_first(run.pack(mine)))
+        for name, parameter in self._statistics():
+            parameter.data(context)[:] = heard[name].as_in_context(context)
 
     @contextmanager
     def judged(self) -> Iterator[None]:
@@ -330,6 +363,18 @@ class Learner:
         return [(n, p) for n, p in self._parameters.items() if "running" in n]
 
 
+def _check_ranks(config: Config, ranks: Ranks) -> None:
+    """UserError where several ranks can't do what the config asks of them."""
+    if ranks.size == 1:
+        return
+    for key, is_set, instead in (
+        ("model.norm=sync", config.model.norm == "sync", "model.norm=group"),
+        ("checkpoint.every_minutes", config.checkpoint.every_minutes, "checkpoint.every_steps"),
+    ):
+        if is_set:
+            raise UserError(f"{key} is for one process, and here are {ranks.size}: use {instead}")
+
+
 def _check_devices(config: Config, contexts: list) -> None:
     """UserError where the devices can't do what the config asks of them."""
     on_cpu = contexts[0].device_type == "cpu"
@@ -377,7 +422,7 @@ def _encoder(net: models.Network, config: Config) -> list:
     return found
 
 
-def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:
+def _trainer(config: Config, parameters: list, steps: int, ranks: Ranks) -> gluon.Trainer:
     train = config.train
     for parameter in parameters:
         if not parameter.name.endswith("weight"):
@@ -387,7 +432,11 @@ def _trainer(config: Config, parameters: list, steps: int) -> gluon.Trainer:
     options["learning_rate"] = train.lr
     options["multi_precision"] = train.precision == "float16"
     return gluon.Trainer(
-        parameters, train.optimizer, options, kvstore=train.kvstore, update_on_kvstore=False
+        parameters,
+        train.optimizer,
+        options,
+        kvstore=ranks.store or train.kvstore,
+        update_on_kvstore=False,
     )
 
 

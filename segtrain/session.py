@@ -173,7 +173,9 @@ class Session:
 
     def _evaluate(self, row: Dict[str, Any]) -> Dict[str, Any]:
         with self.learner.judged():
-            result = evaluate(self.predictor, self.val, self.stop, self.config.eval.tolerance_ms)
+            result = evaluate(
+                self.predictor, self.val, self.stop, self.config.eval.tolerance_ms, self.learner.ranks
+            )
         if result is None:
             self._save()
             raise Stopped(f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads", "stopping"}
+BOTTOM = {"errors", "version", "threads", "stopping", "heartbeat"}
 MACHINE = {"elf", "driver", "cuda"}
 LEAVES = BOTTOM | {"plugins", "config", "infer", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
@@ -25,7 +25,8 @@ ALLOWED = {
     **dict.fromkeys(MIDDLE - {"models", "data"}, LEAVES),
     "devices": LEAVES | MACHINE,
     **dict.fromkeys(("averaging", "scaling", "progress"), LEAVES),
-    "learner": LEAVES | MIDDLE | {"layers", "averaging", "scaling"},
+    "ranks": LEAVES | {"run"},
+    "learner": LEAVES | MIDDLE | {"layers", "averaging", "scaling", "ranks"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"learner", "evaluate", "progress"},
     "dryrun": LEAVES | MIDDLE | {"evaluate", "progress", "sheet", "training"},
@@ -41,8 +42,10 @@ ALLOWED = {
     "drawing": {"layout"},
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},
-    "evaluate": LEAVES | MIDDLE | {"events"},
-    "training": LEAVES | MIDDLE | {"learner", "session", "trial"},
+    "evaluate": LEAVES | MIDDLE | {"events", "ranks"},
+    "training": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial"},
+    "member": BOTTOM,
+    "launch": BOTTOM | {"threads"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "predict": LEAVES | MIDDLE | {"trained"},
     "parity": LEAVES | MIDDLE | {"trained"},

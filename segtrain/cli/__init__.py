@@ -3,7 +3,20 @@
 No module here postpones its annotations: before Python 3.10, Typer can't read them as strings.
 """
 
-from segtrain.cli import cache, check, demo, doctor, eval, export, init, predict, show, skips, train  # noqa: F401  (registers them)
+from segtrain.cli import (  # noqa: F401  (registers them)
+    cache,
+    check,
+    demo,
+    doctor,
+    eval,
+    export,
+    init,
+    launch,
+    predict,
+    show,
+    skips,
+    train,
+)
 from segtrain.cli.app import app, main
 
 __all__ = ["app", "main"]
