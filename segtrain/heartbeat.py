@@ -13,11 +13,14 @@ MARK = "@segtrain "  # begins a line that is for the launcher
 EVERY = 1.0  # seconds
 
 _state: Dict[str, Any] = {"stage": "starting", "progress": 0, "cpu": 0.0, "pid": os.getpid()}
+_begun, _writing = threading.Event(), threading.Lock()
 
 
 def tell(**state: Any) -> None:
-    """Change what the next heartbeat says: stage (starting, joining, training, saving), run."""
+    """Say that a stage (starting, joining, training, saving) has begun, or where the run is."""
     _state.update(state)
+    if _begun.is_set():
+        _write()
 
 
 def advance() -> None:
@@ -33,15 +36,21 @@ def parse(line: str) -> Optional[Dict[str, Any]]:
 def begin() -> None:
     """Beat from now on, in a thread."""
     _state["pid"] = os.getpid()
+    _begun.set()
     threading.Thread(target=_beat, daemon=True).start()
 
 
 def _beat() -> None:
     while True:
-        _state["cpu"] = time.process_time()
+        _write()
+        time.sleep(EVERY)
+
+
+def _write() -> None:
+    _state["cpu"] = time.process_time()
+    with _writing:
         try:
             sys.stdout.write(f"{MARK}{json.dumps(_state)}\n")
             sys.stdout.flush()
         except OSError:  # nobody listens any more
             os._exit(1)
-        time.sleep(EVERY)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from segtrain import heartbeat
 from segtrain.errors import SegtrainError, Stopped, UserError
@@ -26,8 +26,13 @@ from segtrain.threads import cores
 HERE = "localhost"
 JOINING = 25.0  # seconds in which all must have found the scheduler, once all look for it
 BUSY = 900.0  # seconds without a step in which a process may compute; one that waits gets less
+STARTS = 3  # of a job whose server dies before the first step
 IDLE = 0.05  # of a core: less is waiting
 PASSED_ON = ("MXNET_", "SEGTRAIN_", "PS_")  # beginnings of variables that go over ssh too
+
+
+class ServerDied(SegtrainError):
+    """MXNet's server has died before the first step, as it sometimes does: `init 0 first`."""
 
 
 class Host(NamedTuple):
@@ -68,13 +73,19 @@ def launch(command: Sequence[str], settings: Settings, said: str) -> None:
     the host and rank of the first failure with its last line; Stopped after Ctrl-C or SIGTERM.
     """
     _check(command)
-    places = plan(settings)
     with _signals() as asked:
-        job = Job(places, command, settings, said)
-        try:
-            job.watch(asked)
-        finally:
-            job.end()
+        for attempt in range(STARTS):
+            job = Job(plan(settings), command, settings, said)
+            try:
+                job.watch(asked)
+                return
+            except ServerDied as error:
+                if attempt + 1 == STARTS or asked:
+                    raise
+                print(f"segtrain: {error}; starting again", file=sys.stderr, flush=True)
+                command = [*command, *(["--resume"] if job.has_begun() else [])]
+            finally:
+                job.end()
 
 
 def read_hosts(path: Path) -> List[Host]:
@@ -324,16 +335,26 @@ class Job:
             self._fail(behind, f"has made no step for {limit:.0f} s")
 
     def _fail(self, member: Member, how: str, code: int = 1) -> None:
-        error = SegtrainError(
+        early = not any(worker.state["progress"] for worker in self.workers)
+        died = member.place.role == "server" and member.process.poll() == -signal.SIGABRT
+        error = (ServerDied if early and died else SegtrainError)(
             f"{member.place} {how}; its last line: {member.last_line()}{self._resume()}"
         )
         error.exit_code = code
         raise error
 
+    def has_begun(self) -> bool:
+        """Whether there is a run folder to go on with."""
+        run = self._run()
+        return run is not None and (Path(run) / "config.yaml").is_file()
+
+    def _run(self) -> Optional[str]:
+        return next((w.state["run"] for w in self.workers if w.state.get("run")), None)
+
     def _resume(self) -> str:
         """How to go on, where there is something to go on with."""
-        run = next((w.state["run"] for w in self.workers if w.state.get("run")), None)
-        if run is None or not (Path(run) / "config.yaml").is_file():
+        run = self._run()
+        if run is None or not self.has_begun():
             return ""
         where = []
         for option in ("--devices",):

@@ -156,10 +156,11 @@ def _init(store: Any, key: int, value: mx.nd.NDArray) -> None:
 
 
 def _broadcast(store: Any, key: int, value: mx.nd.NDArray, out: Any, priority: int = 0) -> None:
-    """Give all ranks one rank's value; waits until they have it."""
+    """Give all ranks one rank's value; waits until all of them have it."""
     _init(store, key, value)
     store.pull(key, out, priority=priority)
     mx.nd.waitall()
+    store._barrier()
 
 
 class _SharedRun(Run):
