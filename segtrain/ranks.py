@@ -84,7 +84,7 @@ class Workers(Ranks):
 
     def __init__(self, store: Any):
         # The trainer hands out the parameters just before it sends the first gradients, and MXNet
-        # 1.9.1 doesn't keep that order: a gradient that is early comes back as the parameter.
+        # doesn't keep that order by itself.
         store.broadcast = partial(_broadcast, store)
         self.store, self.size = store, store.num_workers
         self.rank = int(os.environ.get("SEGTRAIN_RANK", store.rank))
@@ -149,8 +149,12 @@ class Workers(Ranks):
 
 
 def _init(store: Any, key: int, value: mx.nd.NDArray) -> None:
-    """Make a key known to the servers, and be sure that it is before anybody asks for it."""
-    store.init(key, value)
+    """Make a key known to the servers, and be sure that it is before anybody asks for it.
+
+    From a copy that went through numpy: a weight that has been used may lie in oneDNN's layout, which
+    MXNet 1.9.1 can't send; it says so only later, and the server dies meanwhile.
+    """
+    store.init(key, mx.nd.array(value.asnumpy(), dtype=value.dtype))
     mx.nd.waitall()
     store._barrier()
 
