@@ -195,7 +195,8 @@ class Session:
 
     def _evaluate(self, row: Dict[str, Any]) -> Dict[str, Any]:
         with self.learner.judged():
-            result = evaluate(self.predictor, self.val, self.stop, self.config.eval.tolerance_ms)
+            allowed, ranks = self.config.eval.tolerance_ms, self.learner.ranks
+            result = evaluate(self.predictor, self.val, self.stop, allowed, ranks=ranks)
             if result:
                 self.board.images(row["step"], pictures(self.val, self.predictor))
         if result is None:

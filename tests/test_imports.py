@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads", "stopping"}
+BOTTOM = {"errors", "version", "threads", "stopping", "heartbeat"}
 MACHINE = {"elf", "driver", "cuda"}
 BUNDLE = {"infer", "pictures", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
@@ -29,7 +29,8 @@ ALLOWED = {
     "devices": LEAVES | MACHINE,
     **dict.fromkeys(("averaging", "scaling", "progress"), LEAVES),
     "optimizers": LEAVES | {"schedule"},
-    "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "scaling"},
+    "ranks": LEAVES | {"run"},
+    "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "ranks", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,
@@ -55,8 +56,10 @@ ALLOWED = {
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},
     "measures": {"metrics"},
-    "evaluate": LEAVES | MIDDLE | {"events"},
-    "training": LEAVES | MIDDLE | {"learner", "session", "trial", "report"},
+    "evaluate": LEAVES | MIDDLE | {"events", "ranks"},
+    "training": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial", "report"},
+    "member": BOTTOM,
+    "launch": BOTTOM | {"threads"},
     "compare": BOTTOM | {"metrics", "evaluate"},
     "swa": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "training"},
     "scored": LEAVES | MIDDLE | {"evaluate", "runs", "trained"},

@@ -14,6 +14,7 @@ from segtrain.cli import (  # noqa: F401  (registers them)
     eval,
     export,
     init,
+    launch,
     lr,
     pack,
     predict,
