@@ -1,16 +1,26 @@
 # What a person types here. Each target sets up all it needs; only Python 3.11 and make must be there.
 PYTHON ?= python3.11
-MXNET ?= cpu
+# The MXNet wheel: cpu, cu112, cu117, or none where the machine brings an MXNet of its own.
+GPU ?= cpu
+ifeq ($(filter $(GPU),cpu cu112 cu117 none),)
+$(error GPU=$(GPU): write cpu, cu112, cu117 or none)
+endif
+WHEEL = $(subst mxnet-cpu,mxnet,mxnet-$(GPU))
+EXTRAS = $(if $(filter none,$(GPU)),dev,$(GPU)$(COMMA)dev)
+COMMA = ,
 CAMVID ?= ../shared/data/camvid
 BIN = .venv/bin
 
 .PHONY: install demo test lint bench
 
-install: .venv/installed
+install: .venv/installed-$(GPU)
 
-.venv/installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[$(MXNET),dev]'
+# One stamp for each wheel: another GPU= takes the first wheel out before it installs the second.
+.venv/installed-$(GPU): pyproject.toml
+	$(PYTHON) -m venv $(if $(filter none,$(GPU)),--system-site-packages) .venv
+	$(BIN)/pip uninstall --quiet --yes $(filter-out $(WHEEL),mxnet mxnet-cu112 mxnet-cu117)
+	rm -f .venv/installed*
+	$(BIN)/pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 demo: install

@@ -4,6 +4,7 @@ import importlib
 import os
 from typing import Any
 
+from segtrain import cuda
 from segtrain.threads import cores
 from segtrain.version import __version__ as __version__
 
@@ -11,6 +12,8 @@ from segtrain.version import __version__ as __version__
 os.environ.setdefault("OMP_NUM_THREADS", str(cores()))
 # Cards in the order of nvidia-smi, which tells what they are; CUDA would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+
+cuda.before_mxnet()
 
 # The public names, each from the module that has it, which is imported when it is asked for.
 _PUBLIC = {

@@ -105,6 +105,19 @@ class Board:
         self._warn(f"{self._folder}: {error.strerror or error}; going on without TensorBoard's events")
 
 
+class NoBoard(Board):
+    """A board of a rank that writes nothing."""
+
+    def __init__(self, *_: object):
+        self._writer = None
+
+    def rewind(self, step: int) -> None:
+        """Nothing to forget."""
+
+    def _add(self, step: int, values: List[Any]) -> None:
+        """Nothing to write."""
+
+
 def pictures(dataset: Dataset, predictor: Predictor, count: int = 4) -> Dict[str, np.ndarray]:
     """By id, up to `count` samples, the same at each call: image, truth, prediction, side by side.
 

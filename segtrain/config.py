@@ -183,6 +183,17 @@ class Train(Section):
     kvstore: Literal["device", "local", "nccl"] = Field("device", description="sum of gradients")
     log_every: int = Field(10, ge=1, description="steps between readings of the loss")
 
+    @field_validator("kvstore", mode="before")
+    @classmethod
+    def _of_this_process(cls, name: Any) -> Any:
+        """MXNet takes any name, and other stores than these for local ones or with wrong sums."""
+        if isinstance(name, str) and ("dist" in name or name in ("horovod", "byteps", "p3")):
+            raise ValueError(
+                f"{name} isn't set in the config: kvstore sums over the devices of one process, and "
+                "`segtrain launch` brings the store that sums over several"
+            )
+        return name
+
     @field_validator("milestones")
     @classmethod
     def _shares(cls, milestones: List[float]) -> List[float]:

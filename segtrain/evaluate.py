@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from segtrain.data.dataset import Dataset
 from segtrain.errors import UserError
 from segtrain.infer import Policy, Predictor
 from segtrain.metrics import Counts
+from segtrain.ranks import ALONE, Ranks
 
 AHEAD = 1 << 28  # bytes of samples that wait their turn
 Item = TypeVar("Item")
@@ -48,11 +50,13 @@ def evaluate(
     tolerance_ms: float = 150,
     measures: Sequence[str] = (),
     keep: Callable[[str, np.ndarray], None] = lambda name, mask: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any] | None:
     """The result of `segtrain eval` as a dict for JSON; None where `stop` asked to.
 
     measures: modules of segtrain.measures, whose scores are added; keep: called with each sample's
-    id and predicted mask, in order, in a thread of its own.
+    id and predicted mask, in order, in a thread of its own; ranks: processes that share the samples,
+    without measures.
 
     Keys: miou, miou_ci95 and the rest of metrics.summary, per_class, confusion (rows: truth), policy,
     images_per_second, images[{id, miou, pixel_accuracy, truth_sha256, counts}]: an image's miou is its
@@ -62,14 +66,14 @@ def evaluate(
     """
     book = _Book(dataset, tolerance_ms, measures, keep)
     begun = time.perf_counter()
-    seen = _look(predictor, dataset, stop, book.probabilistic)
-    counted = tqdm(
-        _ahead(book.add, seen), total=len(dataset.ids), desc="eval", disable=None, leave=False
-    )
+    mine = range(ranks.rank, len(dataset.ids), ranks.size)
+    seen = _look(predictor, dataset, mine, stop, book.probabilistic)
+    counted = tqdm(_ahead(book.add, seen), total=len(mine), desc="eval", disable=None, leave=False)
     rows = list(counted)
-    seconds = time.perf_counter() - begun
-    if len(rows) < len(dataset.ids):
+    if len(rows) < len(mine):
         return None
+    rows = book.pool(rows, ranks)
+    seconds = time.perf_counter() - begun
     return {
         **book.result(rows),
         "policy": {
@@ -123,6 +127,20 @@ class _Book:
         counts = {key: array.tolist() for key, array in own._asdict().items()}
         return {**row, "truth_sha256": digest.hexdigest()[:16], "counts": counts}
 
+    def pool(self, rows: list[dict[str, Any]], ranks: Ranks) -> list[dict[str, Any]]:
+        """Take in what the other ranks have counted; the rows of all samples, in their order."""
+        if ranks.size == 1:
+            return rows
+        mine = [rows, self._confusion.tolist(), self._events.parts() if self._events else None]
+        parts = [json.loads(part) for part in ranks.gather(json.dumps(mine).encode())]
+        self._confusion = np.sum([confusion for _, confusion, _ in parts], axis=0)
+        if self._events:
+            self._events.replace([tally for _, _, tally in parts])
+        whole: list[dict[str, Any]] = [{}] * sum(len(own) for own, _, _ in parts)
+        for rank, (own, _, _) in enumerate(parts):
+            whole[rank :: ranks.size] = own
+        return whole
+
     def result(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """The scores over all samples."""
         found = metrics.scores(metrics.counts(self._confusion), self._classes)
@@ -170,12 +188,16 @@ def image_counts(rows: Sequence[dict[str, Any]]) -> Counts:
 
 
 def _look(
-    predictor: Predictor, dataset: Dataset, stop: Callable[[], bool], probabilistic: bool
+    predictor: Predictor,
+    dataset: Dataset,
+    indices: Sequence[int],
+    stop: Callable[[], bool],
+    probabilistic: bool,
 ) -> Iterator[Seen]:
-    """Each sample with its prediction, in order, until `stop` asks to; the next ones are being read."""
+    """Each of the samples with its prediction, in order, until `stop` asks to; the next are read."""
     readers = max(1, min(4, (os.cpu_count() or 1) - 1))
-    samples = _ahead(dataset.read, range(len(dataset.ids)), readers)
-    for name, sample in zip(dataset.ids, samples):
+    samples = _ahead(dataset.read, indices, readers)
+    for name, sample in zip((dataset.ids[index] for index in indices), samples):
         if stop():
             samples.close()
             return

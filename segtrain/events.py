@@ -94,6 +94,19 @@ class Tally:
         apart = found.places[pairs[:, 1]] - real.places[pairs[:, 0]]
         self._errors[key].append(apart * 1000 / self._rate)
 
+    def parts(self) -> List[Any]:
+        """The counts and errors so far, for JSON."""
+        return [
+            [c.tolist() for c in self._counts.values()],
+            [np.concatenate([*e, np.zeros(0)]).tolist() for e in self._errors.values()],
+        ]
+
+    def replace(self, parts: Sequence[Any]) -> None:
+        """Have the sum of `parts` of several tallies in place of one's own."""
+        for row, key in enumerate(self._counts):
+            self._counts[key] = np.sum([counts[row] for counts, _ in parts], axis=0)
+            self._errors[key] = [np.array(errors[row], float) for _, errors in parts]
+
     def result(self) -> dict[str, Any]:
         """For JSON: tolerance_ms, classes[{name, onset, offset}], mean_f1, policy."""
         classes = [

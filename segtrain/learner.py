@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -17,6 +18,7 @@ from segtrain.data.loader import Batch
 from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
 from segtrain.optimizers import trainer
+from segtrain.ranks import ALONE, Ranks
 from segtrain.scaling import LossScaler
 
 
@@ -54,8 +56,12 @@ class _Pending(NamedTuple):
     terms: List[mx.nd.NDArray]
     norm: Optional[mx.nd.NDArray]
 
-    def read(self, names: Sequence[str]) -> Step:
-        values = np.sum([t.asnumpy() for t in self.terms], axis=0, dtype=float).tolist()
+    def values(self) -> List[float]:
+        """The terms of this rank's share of the loss; none where it had no sample."""
+        arrays = [term.asnumpy() for term in self.terms]
+        return np.sum(arrays, axis=0, dtype=float).tolist() if arrays else []
+
+    def read(self, names: Sequence[str], values: Sequence[float]) -> Step:
         norm = None if self.norm is None else float(self.norm.asscalar())
         return Step(self.number, self.indices, self.lr, dict(zip([*names, "aux"], values)), norm)
 
@@ -67,10 +73,19 @@ class Learner:
     that don't divide too, and for fewer samples than devices.
     """
 
-    def __init__(self, config: Config, dataset: Any, weights: np.ndarray, contexts: list, steps: int):
-        self.config, self.contexts = config, contexts
+    def __init__(
+        self,
+        config: Config,
+        dataset: Any,
+        weights: np.ndarray,
+        contexts: list,
+        steps: int,
+        ranks: Ranks = ALONE,
+    ):
+        self.config, self.contexts, self.ranks = config, contexts, ranks
         train = config.train
         _check_devices(config, contexts)
+        _check_ranks(config, ranks)
         self.net = models.network(
             config.model, len(dataset.classes), config.data.mean, config.data.std, len(contexts)
         )
@@ -94,7 +109,7 @@ class Learner:
         if train.accumulate > 1:
             for parameter in self._trainable:
                 parameter.grad_req = "add"
-        self.trainer = trainer(train, self._trainable, steps)
+        self.trainer = trainer(train, self._trainable, steps, ranks.store)
         self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
         self._pending: List[_Pending] = []
         self.lr_scale = 1.0
@@ -119,7 +134,9 @@ class Learner:
         mx.random.seed(_seed(self.config.seed, number))
         truth, per_term = self._loss.prepare(batch.masks)
         factors = mx.nd.array(per_term)
-        if self.config.train.accumulate > 1:
+        if self.ranks.size > 1:  # over the counts of all ranks
+            factors = 1 / self.ranks.totals((1 / per_term).tolist())
+        if self.config.train.accumulate > 1 or not len(batch.images):
             self._clear(self.contexts)
         parts = self._parts([batch.images, *truth])
         terms = [term for images, *truth in parts for term in self._pass(images, truth, factors)]
@@ -131,6 +148,8 @@ class Learner:
     def _parts(self, arrays: List[np.ndarray]) -> Iterator[Tuple[np.ndarray, ...]]:
         """A batch's arrays in `train.accumulate` parts, or as many as it has samples."""
         count = min(self.config.train.accumulate, len(arrays[0]))
+        if not count:
+            return iter(())  # among several ranks, the last batch may have nothing for this one
         return zip(*(np.array_split(array, count) for array in arrays))
 
     def _pass(self, images: np.ndarray, truth: list, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
@@ -184,7 +203,11 @@ class Learner:
         NotANumber where the loss of one isn't finite.
         """
         names = [term.name for term in self._loss.terms]
-        steps = [pending.read(names) for pending in self._pending]
+        shares = self.ranks.gather(json.dumps([p.values() for p in self._pending]).encode())
+        steps = [
+            pending.read(names, np.sum([v for v in values if v], axis=0).tolist())
+            for pending, *values in zip(self._pending, *map(json.loads, shares))
+        ]
         self._pending = []
         for step in steps:
             if not np.isfinite(step.loss):
@@ -233,6 +256,17 @@ class Learner:
         pass updates them, and a reader may get the values from before.
         """
         mx.nd.waitall()
+        if self.ranks.size > 1:
+            self._share_statistics()
+
+    def _share_statistics(self) -> None:
+        """Give this rank the first one's running statistics, with which networks are judged."""
+        context, mine = self.contexts[0], {}
+        if self.ranks.first:
+            mine = {n: p.data(context).as_in_context(mx.cpu()) for n, p in self._statistics()}
+        heard = mx.nd.load_frombuffer(self.ranks.from_first(run.pack(mine)))
+        for name, parameter in self._statistics():
+            parameter.data(context)[:] = heard[name].as_in_context(context)
 
     @contextmanager
     def judged(self) -> Iterator[None]:
@@ -311,6 +345,18 @@ class Learner:
 
     def _statistics(self) -> list:
         return [(n, p) for n, p in self._parameters.items() if "running" in n]
+
+
+def _check_ranks(config: Config, ranks: Ranks) -> None:
+    """UserError where several ranks can't do what the config asks of them."""
+    if ranks.size == 1:
+        return
+    for key, is_set, instead in (
+        ("model.norm=sync", config.model.norm == "sync", "model.norm=group"),
+        ("checkpoint.every_minutes", config.checkpoint.every_minutes, "checkpoint.every_steps"),
+    ):
+        if is_set:
+            raise UserError(f"{key} is for one process, and here are {ranks.size}: use {instead}")
 
 
 def _check_devices(config: Config, contexts: list) -> None:

@@ -56,8 +56,11 @@ OPTIMIZERS: Dict[str, Tuple[type, Dict[str, str]]] = {
 }
 
 
-def trainer(train: Train, parameters: list, steps: int) -> gluon.Trainer:
-    """The trainer of `parameters` over epochs of `steps`; only weights decay, no bias or norm."""
+def trainer(train: Train, parameters: list, steps: int, store: Any = None) -> gluon.Trainer:
+    """The trainer of `parameters` over epochs of `steps`; only weights decay, no bias or norm.
+
+    store: what sums the gradients in place of train.kvstore, among several ranks.
+    """
     for parameter in parameters:
         if not parameter.name.endswith("weight"):
             parameter.wd_mult = 0.0
@@ -70,4 +73,4 @@ def trainer(train: Train, parameters: list, steps: int) -> gluon.Trainer:
         multi_precision=train.precision == "float16",
         **{name: value for name, value in options.items() if value is not None},
     )
-    return gluon.Trainer(parameters, optimizer, kvstore=train.kvstore, update_on_kvstore=False)
+    return gluon.Trainer(parameters, optimizer, kvstore=store or train.kvstore, update_on_kvstore=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
-from segtrain.board import Board, pictures
+from segtrain.board import Board, NoBoard, pictures
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch, Loader
@@ -88,7 +88,8 @@ class Session:
                 self.run.log(self.learner.load_encoder())
             if self.config.train.on_nan == "rollback":
                 self._save()
-        self.board = Board(self.run.path, self._step, self.run.log)
+        board = Board if self.learner.ranks.first else NoBoard
+        self.board = board(self.run.path, self._step, self.run.log)
         try:
             self._epochs()
         finally:
@@ -195,9 +196,10 @@ class Session:
 
     def _evaluate(self, row: Dict[str, Any]) -> Dict[str, Any]:
         with self.learner.judged():
-            result = evaluate(self.predictor, self.val, self.stop, self.config.eval.tolerance_ms)
+            allowed, ranks = self.config.eval.tolerance_ms, self.learner.ranks
+            result = evaluate(self.predictor, self.val, self.stop, allowed, ranks=ranks)
             if result:
-                self.board.images(row["step"], pictures(self.val, self.predictor))
+                self._show_pictures(row["step"])
         if result is None:
             self._save()
             raise Stopped(f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})")
@@ -206,6 +208,10 @@ class Session:
         if "events" in result:
             row["events_f1"] = result["events"]["mean_f1"]
         return result
+
+    def _show_pictures(self, step: int) -> None:
+        if self.learner.ranks.first:
+            self.board.images(step, pictures(self.val, self.predictor))
 
     def _show_scores(self, epoch: Epoch) -> None:
         """The epoch's scores for TensorBoard."""

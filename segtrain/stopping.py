@@ -8,14 +8,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 
 class StopRequest:
     """True once a stop was asked for; `reason` says how. A second signal ends the process at once.
 
     By SIGINT or SIGTERM, by the file `watch_for` appearing (it is removed then), or because
-    `seconds` have passed.
+    `seconds` have passed. Among several ranks, `agree` says when all of them stop.
 
     A thread hears of the signals, because Python would tell the main one only when it comes back
     from waiting for a device. Outside the main thread no signal can be caught, and none is.
@@ -23,6 +23,7 @@ class StopRequest:
 
     def __init__(self, seconds: float = float("inf")) -> None:
         self.reason = ""
+        self.agree: Callable[[bool], bool] = lambda stop: stop
         self._deadline = time.monotonic() + seconds
         self._file: Path | None = None
         self._looked = 0.0
@@ -32,7 +33,7 @@ class StopRequest:
     def __call__(self) -> bool:
         if not self.reason and time.monotonic() >= self._looked + 0.5:
             self._look()
-        return bool(self.reason)
+        return self.agree(bool(self.reason))
 
     def watch_for(self, file: Path) -> None:
         """Take the appearance of `file` for a request too."""

@@ -17,7 +17,7 @@ import numpy as np
 
 import segtrain
 from segtrain import config as configs
-from segtrain import losses, trial
+from segtrain import heartbeat, losses, trial
 from segtrain.config import Config
 from segtrain.data.cache import cached
 from segtrain.data.dataset import Dataset, open_split
@@ -26,6 +26,7 @@ from segtrain.data.scan import scan
 from segtrain.devices import contexts as find_devices
 from segtrain.errors import Stopped, UserError
 from segtrain.learner import Learner, Step
+from segtrain.ranks import ALONE, Ranks, join
 from segtrain.run import Run, is_taken, write
 from segtrain.session import Epoch, Session, Watchers
 from segtrain.stopping import StopRequest
@@ -55,21 +56,25 @@ def train(
     config = config if isinstance(config, Config) else configs.load(Path(config))
     out = run_path(name, resume) if out is None else Path(out)
     contexts = find_devices(devices)
-    run = _reopen(out, config) if resume else None
-    if run is None:
+    ranks = join()
+    run = _reopen(out, config) if resume and ranks.first else None
+    if run is None and ranks.first:
         Run.check_free(out)
     watchers = Watchers(_listed(on_step), _listed(on_epoch))
-    with StopRequest(max_seconds) as stop, prepare(config, contexts, run) as made:
-        run = run or Run.create(out)
-        run.quiet = quiet
+    with StopRequest(max_seconds) as stop, prepare(config, contexts, run, ranks) as made:
+        if run is None and ranks.first:
+            Run.create(out)
+        run = ranks.run(out)
+        run.quiet, stop.agree = quiet, ranks.agree
+        heartbeat.tell(run=str(out))
         lock = run.lock()
         try:
-            if not (run.path / "environment.json").exists():
+            if ranks.first and not (run.path / "environment.json").exists():
                 _describe(run, made, contexts)
             stop.watch_for(run.path / "STOP")
             session = Session(run, made.config, made.learner, made.loader, made.val, stop, watchers)
             session.go()
-            if report:
+            if report and ranks.size == 1:  # the others would wait for it
                 _report(run, session, devices)
         except Stopped as stopped:
             raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, devices)}") from None
@@ -120,7 +125,9 @@ class Prepared(NamedTuple):
 
 
 @contextmanager
-def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterator[Prepared]:
+def prepare(
+    config: Config, contexts: list, run: Optional[Run] = None, ranks: Ranks = ALONE
+) -> Iterator[Prepared]:
     """What a config asks for, opened and checked against the `run` that it is to go on with.
 
     UserError for a dataset that can't be used, or that isn't the run's.
@@ -136,13 +143,30 @@ def prepare(config: Config, contexts: list, run: Optional[Run] = None) -> Iterat
     files = {split: _checksum(dataset.ids) for split, dataset in sets.items()}
     if run:
         _check_files(run, files)
+    _check_ranks(config, files, ranks)
     if config.train.batch == "auto":
         config = _with_batch(config, trial.largest_batch(config, sets["train"], weights, contexts))
     channels = config.model.in_channels
     kept = {k: cached(s, config.data, census[k].sizes, channels) for k, s in sets.items()}
     with _loader(config, kept["train"], workers) as loader:
-        learner = Learner(config, sets["train"], weights, contexts, len(loader))
+        loader.share = ranks.share
+        learner = Learner(config, sets["train"], weights, contexts, len(loader), ranks)
         yield Prepared(config, learner, loader, kept["val"], workers, files)
+
+
+def _check_ranks(config: Config, files: Dict[str, str], ranks: Ranks) -> None:
+    """UserError where this rank's dataset isn't the first one's, or its batch would be its own."""
+    if ranks.size > 1 and config.train.batch == "auto":
+        raise UserError(
+            f"train.batch=auto is for one process, and here are {ranks.size}: write a number"
+        )
+    first = json.loads(ranks.from_first(json.dumps(files).encode()))
+    for split, checksum in files.items():
+        if first[split] != checksum:
+            raise UserError(
+                f"the split {split!r} holds other files for rank {ranks.rank} than for rank 0: "
+                "give all hosts the same data.root"
+            )
 
 
 def _with_batch(config: Config, batch: int) -> Config:
@@ -156,7 +180,8 @@ def _with_batch(config: Config, batch: int) -> Config:
 def resume_command(run: Run, device: str) -> str:
     """The command that goes on with a run that was stopped."""
     where = ["--devices", device] if device != "auto" else []
-    command = ["segtrain", "train", str(run.path / "config.yaml"), "--out", str(run.path)]
+    started = shlex.split(os.environ.get("SEGTRAIN_LAUNCH", "segtrain"))
+    command = [*started, "train", str(run.path / "config.yaml"), "--out", str(run.path)]
     return shlex.join([*command, *where, "--resume"])
 
 
@@ -235,6 +260,7 @@ def _describe(run: Run, made: Prepared, contexts: list) -> None:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "devices": [str(c) for c in contexts],
+        "ranks": made.learner.ranks.size,
         "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
         "workers": made.workers,
         "files_sha256": made.files,

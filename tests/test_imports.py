@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads", "stopping"}
+BOTTOM = {"errors", "version", "threads", "stopping", "heartbeat"}
+MACHINE = {"elf", "driver", "cuda"}
 BUNDLE = {"infer", "pictures", "runtimes", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
@@ -26,10 +27,13 @@ ALLOWED = {
     "weights": BOTTOM,
     "models": LEAVES | {"layers", "weights"},
     "data": LEAVES,
+    **dict.fromkeys(MACHINE, BOTTOM | MACHINE),
     **dict.fromkeys(MIDDLE - {"models", "data"}, LEAVES),
+    "devices": LEAVES | MACHINE,
     **dict.fromkeys(("averaging", "scaling", "progress"), LEAVES),
     "optimizers": LEAVES | {"schedule"},
-    "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "scaling"},
+    "ranks": LEAVES | {"run"},
+    "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "ranks", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,
@@ -37,6 +41,8 @@ ALLOWED = {
     "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "training"},
     "dryrun": LEAVES | MIDDLE | {"progress", "sheet", "timing", "training"},
     "trained": LEAVES | MIDDLE,
+    "doctor": BOTTOM | MACHINE,
+    "probe": LEAVES | MIDDLE | MACHINE | {"learner"},
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
@@ -53,8 +59,10 @@ ALLOWED = {
     "taps": LEAVES | MIDDLE | {"trained"},
     "events": BOTTOM | {"metrics"},
     "measures": {"metrics"},
-    "evaluate": LEAVES | MIDDLE | {"events"},
-    "training": LEAVES | MIDDLE | {"learner", "session", "trial", "report"},
+    "evaluate": LEAVES | MIDDLE | {"events", "ranks"},
+    "training": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial", "report"},
+    "member": BOTTOM,
+    "launch": BOTTOM | {"threads"},
     "compare": BOTTOM | {"metrics", "evaluate"},
     "swa": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "training"},
     "scored": LEAVES | MIDDLE | {"evaluate", "runs", "trained"},

@@ -16,7 +16,6 @@ from typing_extensions import Annotated
 from segtrain.errors import SegtrainError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_INSTALL_CPU = "pip uninstall mxnet-cu112 mxnet-cu117; pip install 'segtrain[cpu]'"
 _INSTALL_HEADLESS = (
     "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9' mends it"
 )
@@ -58,12 +57,10 @@ def _worded(error: BaseException) -> Tuple[str, int]:
 def _of_installation(error: BaseException) -> str:
     """What to type where a module or a shared library is missing."""
     text = str(error)
-    if "libcuda.so" in text:
-        return f"{text}: a CUDA build of MXNet on a machine without a driver; {_INSTALL_CPU}"
     if "libGL" in text:
         return f"{text}: {_INSTALL_HEADLESS}"
     if isinstance(error, ImportError) and error.name == "mxnet":
-        return f"MXNet isn't installed: {_INSTALL_CPU}, or [cu112], [cu117] for a GPU"
+        return "MXNet isn't installed: pip install 'segtrain[cpu]', or [cu117] for a GPU"
     return f"{text} (is the installation whole? see --debug)"
 
 

@@ -16,7 +16,7 @@ from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, reduction
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -125,6 +125,8 @@ class Loader:
         image = (recipe.channels, *recipe.crop)
         self._slots = Slots(ahead, batch, image, recipe.crop, recipe.dataset.dtype)
         self._pool: ProcessPoolExecutor | None = None
+        self.share: Callable[[np.ndarray], np.ndarray] = lambda part: part
+        """The samples of a batch that are this process's, among several ranks."""
         self._ahead = ahead
         if workers:
             self._pool = _start(workers, recipe, self._slots)
@@ -157,6 +159,7 @@ class Loader:
         """
         order = self.order(epoch)
         parts = [order[i : i + self._batch] for i in range(0, len(order), self._batch)][start:]
+        parts = [self.share(part) for part in parts]
         waiting: deque[tuple[int, list[int], list[Future]]] = deque()
         try:
             for number, part in enumerate(parts):
