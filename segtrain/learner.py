@@ -19,7 +19,7 @@ from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
 from segtrain.optimizers import trainer
 from segtrain.ranks import ALONE, Ranks
-from segtrain.scaling import LossScaler
+from segtrain.scaling import LossScaler, all_finite
 
 
 class Step(NamedTuple):
@@ -239,8 +239,7 @@ class Learner:
 
     def finite(self) -> bool:
         """Whether all weights of the first device are numbers; waits for it."""
-        weights = [p.list_data()[0] for p in self._trainable]
-        return bool(mx.nd.multi_all_finite(*weights, num_arrays=len(weights)).asscalar())
+        return all_finite([p.list_data()[0] for p in self._trainable])
 
     def _clear(self, contexts: list) -> None:
         """Give devices a gradient of zero, to be summed with the others'."""

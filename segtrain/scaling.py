@@ -7,6 +7,16 @@ from typing import Any, Dict, List
 import mxnet as mx
 
 
+_AT_ONCE = 200  # more arrays than that overflow a table in MXNet's kernel
+
+
+def all_finite(arrays: List[mx.nd.NDArray]) -> bool:
+    """Whether all numbers of arrays on one device are finite; waits for it."""
+    parts = [arrays[start : start + _AT_ONCE] for start in range(0, len(arrays), _AT_ONCE)]
+    found = [mx.nd.multi_all_finite(*part, num_arrays=len(part)) for part in parts]
+    return all(bool(part.asscalar()) for part in found)
+
+
 class LossScaler:
     """What the loss is multiplied by before the backward pass (Micikevicius et al. 2018, section 3.2).
 
@@ -19,8 +29,7 @@ class LossScaler:
 
     def passes(self, gradients: List[mx.nd.NDArray]) -> bool:
         """Whether all the gradients are finite, so that the step counts; waits for their device."""
-        finite = mx.nd.multi_all_finite(*gradients, num_arrays=len(gradients))
-        if not finite.asscalar():
+        if not all_finite(gradients):
             self.scale, self._passed = max(1.0, self.scale / 2), 0
             return False
         self._passed += 1

@@ -11,7 +11,7 @@ from segtrain.data.loader import Batch
 from segtrain.errors import UserError
 from segtrain.learner import Learner, NotANumber
 from segtrain.optimizers import OPTIMIZERS
-from segtrain.scaling import LossScaler
+from segtrain.scaling import LossScaler, all_finite
 
 DATA = shapes.build("train", size=(32, 32), train=7)
 
@@ -243,6 +243,15 @@ def test_the_loss_scale_falls_at_an_overflow_and_rises_after_patience():
     again.restore(scaler.state())
     for each in (scaler, again):
         assert each.passes([fine]) and each.scale == 8
+
+
+def test_any_number_of_arrays_is_looked_through():
+    """MXNet's own operator overflows a table of its at more than 200."""
+    for bad in (None, 0, 199, 200, 1234):
+        arrays = [mx.nd.ones(3) for _ in range(1235)]
+        if bad is not None:
+            arrays[bad][1] = np.nan
+        assert all_finite(arrays) == (bad is None)
 
 
 @pytest.mark.gpu
