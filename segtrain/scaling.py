@@ -6,7 +6,6 @@ from typing import Any, Dict, List
 
 import mxnet as mx
 
-
 _AT_ONCE = 200  # more arrays than that overflow a table in MXNet's kernel
 
 
