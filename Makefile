@@ -11,7 +11,7 @@ COMMA = ,
 CAMVID ?= ../shared/data/camvid
 BIN = .venv/bin
 
-.PHONY: install demo test lint bench
+.PHONY: install demo test lint bench bench-peers
 
 install: .venv/installed-$(GPU)
 
@@ -37,8 +37,15 @@ lint: install
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
+# PyTorch, for `make bench` to compare with, in an environment of its own.
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet 'torch>=2,<3' 'numpy<2'
+
 bench: install
 	$(BIN)/python scripts/bench_step.py
 	$(BIN)/python scripts/bench_export.py
 	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2
 	$(BIN)/python scripts/bench_eval.py $(CAMVID)
+	$(BIN)/python scripts/bench_losses.py
+	$(BIN)/python scripts/bench_scale.py

@@ -183,6 +183,16 @@ def test_a_dry_run_leaves_a_picture_and_the_run_may_follow(config_file, tmp_path
     assert code == 0 and (out / "history.csv").exists()
 
 
+def test_bench_of_a_config_names_the_bottleneck(config_file, tmp_path):
+    code, text = run("bench", config_file, "--rounds", 1, "--json", tmp_path / "bench.json")
+    assert code == 0, text
+    found = json.loads((tmp_path / "bench.json").read_text())
+    speeds = found["images_per_second"]
+    assert set(speeds) == {"data", "step", "loop", "evaluation"} and min(speeds.values()) > 0
+    assert 0 < found["loop_efficiency"] and found["bottleneck"] in text
+    assert not list(tmp_path.glob("runs*"))
+
+
 def test_quiet_says_nothing(config_file, tmp_path):
     process = start("train", config_file, "train.epochs=1", "--out", tmp_path / "run", "--quiet")
     assert process.communicate()[0] == "" and process.returncode == 0

@@ -1,7 +1,7 @@
 """segtrain bench."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -11,7 +11,10 @@ from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
 
 @app.command()
 def bench(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle.")],
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_CONFIG", help="A bundle, or a config.")],
+    overrides: Annotated[
+        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Of a config.")
+    ] = None,
     run: Annotated[
         Optional[Path], typer.Option(help="The run that it came from, to be timed beside it.")
     ] = None,
@@ -24,22 +27,50 @@ def bench(
     json: Json = None,
     debug: Debug = False,
 ) -> None:
-    """Time a bundle's formats side by side: latency and images/s, in each runtime installed here.
+    """Time a bundle's formats, or the parts of a config's training, side by side.
 
-    They run in turn, so that whatever else the machine does slows all of them alike.
+    A bundle: latency and images/s of each format in each runtime installed here. A config: images/s of
+    the data path, the bare step, both together, and evaluation, and which is the bottleneck. They
+    run in turn, so that whatever else the machine does slows all of them alike.
 
     Examples:
 
         segtrain bench bundle --json speed.json
 
         segtrain bench bundle --run runs/camvid-unet --size 360x480 --batch 1
+
+        segtrain bench configs/camvid-unet.yaml data.workers=2
     """
+    if target.is_file():
+        result = _config(target, overrides or [], devices, rounds)
+    else:
+        result = _bundle(target, run, size, batch, rounds, devices)
+    write_json(json, result)
+
+
+def _config(path: Path, overrides: List[str], devices: str, rounds: int) -> Dict[str, Any]:
+    from segtrain.bench import measure
+    from segtrain.config import load
+
+    result = measure(load(path, overrides), devices, rounds)
+    for name, speed in result["images_per_second"].items():
+        say(f"{name:<11}{speed:9.1f} images/s")
+    say(f"loop efficiency {result['loop_efficiency']:.3f} of the bare step, {result['workers']} workers")
+    say(f"bottleneck: {result['bottleneck']}")
+    return result
+
+
+def _bundle(
+    bundle: Path, run: Optional[Path], size: Optional[str], batch: str, rounds: int, devices: str
+) -> Dict[str, Any]:
     from segtrain.errors import UserError
     from segtrain.speed import bundle as time_bundle
     from segtrain.trained import open_trained
 
     if not (bundle / "model.json").is_file():
-        raise UserError(f"{bundle} is no bundle: give one that segtrain export wrote")
+        raise UserError(
+            f"{bundle} is no bundle and no config: give what segtrain export wrote, or a YAML"
+        )
     try:
         sides = [int(side) for side in size.split("x")] if size else None
         batches = [int(count) for count in batch.split(",")]
@@ -50,7 +81,7 @@ def bench(
     beside = {"the run": open_trained(run, devices).net} if run else {}
     result = time_bundle(bundle, devices, sides, batches, rounds, beside)
     _print(result)
-    write_json(json, result)
+    return result
 
 
 def _print(result: Dict[str, Any]) -> None:
