@@ -189,7 +189,7 @@ def test_bench_of_a_config_names_the_bottleneck(config_file, tmp_path):
     found = json.loads((tmp_path / "bench.json").read_text())
     speeds = found["images_per_second"]
     assert set(speeds) == {"data", "step", "loop", "evaluation"} and min(speeds.values()) > 0
-    assert 0 < found["loop_efficiency"] and found["bottleneck"] in text
+    assert found["loop_efficiency"] > 0 and found["bottleneck"] in text
     assert not list(tmp_path.glob("runs*"))
 
 

@@ -22,8 +22,27 @@ _INSTALL_HEADLESS = (
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
+# What --help shows, in this order; a command that isn't named here comes after these.
+_PANELS = {
+    "Start": ("demo", "doctor"),
+    "Data": ("init", "check", "pack", "cache"),
+    "Train": ("train", "runs", "lr", "launch"),
+    "Judge": ("eval", "compare", "report", "skips", "average"),
+    "Use": ("predict", "export", "bench"),
+    "Understand": ("show", "config", "selftest"),
+}
+
+
 class _Group(TyperGroup):
     """Ends a command that failed with one clear line and the exit code that fits."""
+
+    def list_commands(self, ctx: Any) -> List[str]:
+        named = [(panel, name) for panel, names in _PANELS.items() for name in names]
+        for panel, name in named:
+            command: Any = self.commands[name]
+            command.rich_help_panel = panel
+        first = [name for _, name in named]
+        return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
 
     def invoke(self, ctx: Any) -> Any:
         try:
