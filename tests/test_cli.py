@@ -91,7 +91,7 @@ def test_a_fault_in_the_dataset_stops_before_the_first_step(config_file, folder,
 
 @pytest.mark.parametrize(
     ("devices", "part"),
-    [("gpu:7", "no GPU 7"), ("tpu", "write auto"), ("cpu:0,0", "twice"), ("", "write auto")],
+    [("gpu:7", "a CPU build"), ("tpu", "write auto"), ("cpu:0,0", "twice"), ("", "write auto")],
 )
 def test_a_device_that_isnt_there(config_file, tmp_path, devices, part):
     code, text = run("train", config_file, "--devices", devices, "--out", tmp_path / "run")

@@ -55,7 +55,8 @@ def test_the_command_prints_an_override_and_leaves_what_was_asked_for(config, tm
     assert 1e-4 < found["suggestion"] < 0.3  # what AdamW bears on a tiny network
     assert found["curve"][0]["loss"] > min(point["loss"] for point in found["curve"])
     assert cv2.imread(str(tmp_path / "lr.png")).std() > 0
-    assert {p.name for p in tmp_path.iterdir()} == {"tiny.yaml", "lr.json", "lr.png"}
+    assert {p.name for p in tmp_path.iterdir()} - {"cache"} == {"tiny.yaml", "lr.json", "lr.png"}
+    assert not list((tmp_path / "cache").rglob("*.cache"))  # no decoded samples
     again = run("lr", config, *options, "--json", "-", cwd=tmp_path)[1]
     assert json.loads(again[again.index("{") : again.rindex("}") + 1])["curve"] == found["curve"]
 

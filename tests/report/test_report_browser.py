@@ -21,7 +21,7 @@ if not (BROWSER and DRIVER):
         "no chromium and chromedriver: apt-get install chromium chromium-driver", allow_module_level=True
     )
 
-NAMES, NUMBERS = "#all-table tbody th", "#all-table tbody td.num"
+NAMES, NUMBERS = "#all-table tbody th", "#all-table tbody td:nth-of-type(2)"
 OVERFLOWING = """
 const wide = document.documentElement.clientWidth;
 const found = [];

@@ -53,7 +53,7 @@ def test_the_scores_are_those_of_eval(page, scores):
 
 
 def test_every_image_is_listed_from_the_lowest(page, scores):
-    rows = page.table("name", "mIoU")
+    rows = [row[:2] for row in page.table("name", "mIoU")]
     assert sorted(rows) == sorted([image["id"], figure(image["miou"])] for image in scores["images"])
     found = [float(value) for _, value in rows if value != "–"]
     assert found == sorted(found) and rows[-1][1] == "–"
