@@ -6,6 +6,7 @@ threads for each as segtrain takes.
     gluon      the same network, hybridized, under gluon.loss.SoftmaxCrossEntropyLoss(axis=1)
     gluoncv    the same network in the loop of GluonCV's train.py for segmentation: DataParallelModel,
                MixSoftmaxCrossEntropyLoss, waitall, the loss read at each step
+    gluoncv-own-threads  the same with the threads that MXNet takes by itself: half of the cores
     torch      the same architecture in PyTorch, eager, float32 (make bench-peers installs it)
     torch-nhwc as torch, in the channels_last memory format
 
@@ -23,7 +24,7 @@ import time
 from pathlib import Path
 
 WIDTHS, CLASSES, BATCH, SIDE = (32, 64, 128, 256, 512), 21, 4, 256
-PEERS = ("gluon", "gluoncv", "torch", "torch-nhwc")
+PEERS = ("gluon", "gluoncv", "gluoncv-own-threads", "torch", "torch-nhwc")
 
 
 def batch():
@@ -127,6 +128,10 @@ def gluoncv():
     return step
 
 
+def gluoncv_own_threads():
+    return gluoncv()
+
+
 def torch(channels_last=False):
     import torch as t
     from torch import nn
@@ -227,7 +232,8 @@ def main():
 
     names = ["segtrain", *(p for p in PEERS if "torch" not in p or Path(options.torch).exists())]
     pythons = {n: options.torch if "torch" in n else sys.executable for n in names}
-    workers = {n: Worker(n, pythons[n], cores()) for n in names}
+    threads = {n: max(1, cores() // 2) if "own" in n else cores() for n in names}
+    workers = {n: Worker(n, pythons[n], threads[n]) for n in names}
     for worker in workers.values():  # the first steps plan memory and choose kernels
         worker.step(), worker.step()
     seconds, peaks = {n: [] for n in names}, {}
@@ -245,7 +251,7 @@ def main():
         "memory_of": {n: peaks["segtrain"] / peaks[n] for n in names[1:]},
         "peak_bytes": peaks,
         "rounds": options.rounds,
-        "threads": cores(),
+        "threads": threads,
     }
     print(json.dumps(result, indent=1))
     if options.json:
