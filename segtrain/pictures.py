@@ -353,6 +353,8 @@ def aside(path: Path, ending: str = "") -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file aside and rename it, so that it is never there in part."""
-    with aside(path) as other:
-        other.write_bytes(content)
+    """Write a file aside, flush it to the disk and rename it, so that it is never there in part."""
+    with aside(path) as other, other.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -181,9 +181,14 @@ class Run:
             raise UserError(f"{folder} is damaged: {text}; move it away") from None
 
     def prune(self, prefix: str, keep: int) -> None:
-        """Remove the checkpoints whose names begin so, but for the newest (the last by name)."""
+        """Remove the checkpoints whose names begin so, but for the newest (the last by name).
+
+        Those that were there before one of them was saved again go too.
+        """
         found = sorted((self.path / "checkpoints").glob(f"{prefix}*"))
-        for folder in found[: len(found) - keep]:
+        saved_again = [folder for folder in found if folder.name.endswith(".previous")]
+        names = [folder for folder in found if folder not in saved_again]
+        for folder in [*saved_again, *names[: max(0, len(names) - keep)]]:
             shutil.rmtree(folder)
 
     def load(self, name: str, files: tuple[str, ...]) -> tuple[dict[str, Arrays], dict[str, Any]]:

@@ -70,8 +70,15 @@ def chosen(bundle: Path, about: dict, name: str | None, runtime: str | None) -> 
 
 
 def verify(bundle: Path, about: dict, files: Iterable[str]) -> None:
-    """BundleError where one of these files isn't the one that ``model.json`` has the checksum of."""
+    """BundleError where one of these files isn't the one that ``model.json`` has the checksum of.
+
+    Or where it isn't in the bundle's own folder.
+    """
     for file in files:
+        if Path(file).name != file or (bundle / file).is_symlink():
+            raise BundleError(
+                f"{bundle}: model.json names {file}, which is not a file of the bundle's own"
+            )
         if about["sha256"].get(file) != checksum(bundle / file):
             raise BundleError(f"{bundle / file} is damaged or was changed: its checksum is another one")
 

@@ -204,3 +204,16 @@ def test_usage(tmp_path):
     assert code == 2 and "goes alone" in text
     code, text = run("export", tmp_path, "--out", tmp_path / "o", "--format", "onx")
     assert code == 2 and "formats: no 'onx'" in text
+
+
+def test_loading_too_stays_within_the_folder(tmp_path):
+    from segtrain import runtimes
+
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (tmp_path / "secret").write_text("x")
+    (bundle / "link").symlink_to(tmp_path / "secret")
+    for file in ("../secret", str(tmp_path / "secret"), "link"):
+        about = {"sha256": {file: runtimes.checksum(bundle / file)}}
+        with pytest.raises(runtimes.BundleError, match="not a file of the bundle's own"):
+            runtimes.verify(bundle, about, [file])

@@ -72,6 +72,17 @@ def test_killed_while_writing(made):
     assert load(made) == 3 and not half.exists()
 
 
+@pytest.mark.parametrize(
+    ("keep", "left"), [(2, ["e-3", "e-4"]), (9, ["e-1", "e-2", "e-3", "e-4"]), (0, [])]
+)
+def test_pruning_keeps_the_newest_also_where_one_was_saved_again(made, keep, left):
+    for number in (1, 2, 3, 4, 4):  # the last one again, after a kill
+        made.save(f"e-{number}", arrays(number), {"step": number})
+    made.prune("e-", keep)
+    assert sorted(p.name for p in (made.path / "checkpoints").glob("e-*")) == left
+    assert load(made) == 2
+
+
 def test_no_checkpoint(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         Run.create(tmp_path / "run").load("last", ())
