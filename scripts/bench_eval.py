@@ -33,8 +33,8 @@ from segtrain import models
 from segtrain.config import Model, load
 from segtrain.data import shapes
 from segtrain.data.dataset import open_split
-from segtrain.evaluate import evaluate
-from segtrain.infer import Predictor
+from segtrain.evaluation.evaluate import evaluate
+from segtrain.prediction.infer import Predictor
 
 CONFIG = Path(__file__).parents[1] / "configs/camvid-unet.yaml"
 CLASSES, VOID = 11, 11

@@ -17,10 +17,11 @@ import segtrain  # sets the threads before MXNet is loaded  # isort: skip
 import mxnet as mx
 import numpy as np
 
-from segtrain import config, speed
-from segtrain.export import export
+from segtrain import config
+from segtrain.export import speed
+from segtrain.export.export import export
 from segtrain.trained import open_trained
-from segtrain.training import train
+from segtrain.training.train import train
 
 WIDTHS, CLASSES = [32, 64, 128, 256, 512], 4
 CONFIG = {

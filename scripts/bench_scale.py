@@ -21,12 +21,13 @@ import mxnet as mx
 from rich.console import Console
 from rich.table import Table
 
-from segtrain import graph, timing
 from segtrain.config import parse
 from segtrain.data.dataset import open_split
 from segtrain.data.loader import Batch
-from segtrain.learner import Learner
-from segtrain.training import prepare
+from segtrain.graph import graph
+from segtrain.training import timing
+from segtrain.training.learner import Learner
+from segtrain.training.train import prepare
 
 WIDTHS, CLASSES = [16, 32, 64, 128], 8
 

@@ -44,7 +44,7 @@ def segtrain():
 
     from segtrain.config import parse
     from segtrain.data.loader import Batch
-    from segtrain.learner import Learner
+    from segtrain.training.learner import Learner
 
     class Truth:
         classes, ignore, ids = [str(i) for i in range(CLASSES)], 255, [""] * BATCH
@@ -228,7 +228,7 @@ def main():
     if options.work:
         work(options.work)
         return
-    from segtrain.threads import cores
+    from segtrain.machines.threads import cores
 
     names = ["segtrain", *(p for p in PEERS if "torch" not in p or Path(options.torch).exists())]
     pythons = {n: options.torch if "torch" in n else sys.executable for n in names}

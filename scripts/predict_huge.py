@@ -18,14 +18,15 @@ from pathlib import Path
 import mxnet as mx
 import numpy as np
 
-from segtrain import models, pictures
+from segtrain import models
 from segtrain.config import Model
 from segtrain.data import shapes
 from segtrain.data.dataset import palette
-from segtrain.infer import SIDE
-from segtrain.pictures import Kind
-from segtrain.predict import predict
-from segtrain.products import Products
+from segtrain.prediction import pictures
+from segtrain.prediction.infer import SIDE
+from segtrain.prediction.pictures import Kind
+from segtrain.prediction.predict import predict
+from segtrain.prediction.products import Products
 from segtrain.trained import Trained
 
 

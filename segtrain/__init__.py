@@ -4,8 +4,8 @@ import importlib
 import os
 from typing import Any
 
-from segtrain import cuda
-from segtrain.threads import cores
+from segtrain.machines import cuda
+from segtrain.machines.threads import cores
 from segtrain.version import __version__ as __version__
 
 # MXNet takes half of the cores for granted to be hyper-threads; it reads this when it is imported.
@@ -18,7 +18,7 @@ cuda.before_mxnet()
 # The public names, each from the module that has it, which is imported when it is asked for.
 _PUBLIC = {
     "load_config": ("segtrain.config", "load"),
-    "train": ("segtrain.training", "train"),
+    "train": ("segtrain.training.train", "train"),
     "open_trained": ("segtrain.trained", "open_trained"),
 }
 

@@ -7,12 +7,12 @@ from typing import Any, Dict, List
 
 from tqdm import tqdm
 
-from segtrain import timing
 from segtrain.config import Config
-from segtrain.devices import contexts as find_devices
-from segtrain.dryrun import Stage, bottleneck
-from segtrain.progress import memory
-from segtrain.training import prepare
+from segtrain.machines.devices import contexts as find_devices
+from segtrain.training import timing
+from segtrain.training.dryrun import Stage, bottleneck
+from segtrain.training.progress import memory
+from segtrain.training.train import prepare
 
 WANTED = ("data", "step", "loop", "evaluation")
 

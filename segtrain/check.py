@@ -230,7 +230,8 @@ def depth(data: Data) -> Iterator[Finding]:
 
 def network(data: Data) -> Iterator[Finding]:
     """A network that can't be built, or doesn't take the crop."""
-    from segtrain import learner, models
+    from segtrain import models
+    from segtrain.training import learner
 
     if not data.splits:
         return

@@ -20,10 +20,10 @@ from segtrain.data.legend import legend, legend_of
 from segtrain.data.look import fingerprint
 from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
-from segtrain.infer import InputError, Kind, write
-from segtrain.pictures import KindError
+from segtrain.prediction.infer import InputError, Kind, write
+from segtrain.prediction.pictures import KindError
+from segtrain.prediction.records import Form, read_signal
 from segtrain.recipe import Choice
-from segtrain.records import Form, read_signal
 
 
 class Proposal(NamedTuple):

@@ -22,7 +22,7 @@ from segtrain.data.dataset import SPLITS, Dataset, open_split
 from segtrain.data.packed import ABOUT, FORMAT, record
 from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 from segtrain.run import write
 
 CONFIG = "config.yaml"

@@ -8,9 +8,10 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 import mxnet as mx
 import numpy as np
 
-from segtrain import devices, graph
 from segtrain.config import SIGNAL_AUGMENT, Config
 from segtrain.data.survey import Survey
+from segtrain.graph import graph
+from segtrain.machines import devices
 from segtrain.models import IMAGENET_MEAN, IMAGENET_STD
 
 STEPS = {"cpu": 2500, "gpu": 8000}

@@ -9,13 +9,15 @@ from typing import Any, List, NamedTuple, Optional, Sequence
 import mxnet as mx
 import numpy as np
 
-from segtrain import devices, infer, models, run
+from segtrain import models, run
 from segtrain.config import Config
 from segtrain.data.dataset import palette
 from segtrain.data.signals import form_of
 from segtrain.errors import UserError
-from segtrain.infer import Kind, Policy, Predictor
-from segtrain.records import Form
+from segtrain.machines import devices
+from segtrain.prediction import infer
+from segtrain.prediction.infer import Kind, Policy, Predictor
+from segtrain.prediction.records import Form
 
 
 class Trained(NamedTuple):

@@ -85,3 +85,28 @@ def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
+
+
+def read_events(run):
+    """TensorBoard's own reading: the steps and values of each tag, none thinned out or forgotten."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    everything = {"size_guidance": {"scalars": 0, "images": 0}, "purge_orphaned_data": False}
+    accumulator = EventAccumulator(str(run / "events"), **everything)
+    accumulator.Reload()
+    tags = accumulator.Tags()
+    scalars = {t: [(e.step, e.value) for e in accumulator.Scalars(t)] for t in tags["scalars"]}
+    return scalars, {t: accumulator.Images(t) for t in tags["images"]}
+
+
+# Runs a file of a bundle where nothing but mxnet, numpy and opencv can be imported.
+ALONE = """
+import importlib.abc, runpy, sys
+class OnlyThree(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in "segtrain gluoncv pydantic PIL tqdm typer rich yaml".split():
+            raise ImportError(f"{name} is not among mxnet, numpy and opencv")
+sys.meta_path.insert(0, OnlyThree())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""

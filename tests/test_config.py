@@ -95,7 +95,7 @@ def test_any_text_is_a_config_or_a_user_error(tmp_path_factory, text):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
 def test_every_shipped_config_parses(path):
-    from segtrain.graph import describe
+    from segtrain.graph.graph import describe
 
     loaded = config.load(path)
     (augment if loaded.model.dim == 2 else augment1d).parse(loaded.data.augment)

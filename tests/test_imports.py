@@ -37,16 +37,16 @@ ALLOWED = {
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,
-    "timing": LEAVES | MIDDLE | {"evaluate", "training"},
-    "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "training"},
-    "dryrun": LEAVES | MIDDLE | {"progress", "sheet", "timing", "training"},
+    "timing": LEAVES | MIDDLE | {"evaluate", "train"},
+    "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "train"},
+    "dryrun": LEAVES | MIDDLE | {"progress", "sheet", "timing", "train"},
     "trained": LEAVES | MIDDLE,
     "doctor": BOTTOM | MACHINE,
     "probe": LEAVES | MIDDLE | MACHINE | {"learner"},
     "graph": LEAVES | MIDDLE | {"layers"},
     "layout": set(),
     "check": LEAVES | MIDDLE | {"learner"},
-    "lr_range": LEAVES | MIDDLE | {"learner", "training"},
+    "lr_range": LEAVES | MIDDLE | {"learner", "train"},
     "runs": LEAVES,
     "schema": {"plugins", "config", "losses"},
     "settings": LEAVES | {"schema"},
@@ -60,11 +60,11 @@ ALLOWED = {
     "events": BOTTOM | {"metrics"},
     "measures": {"metrics"},
     "evaluate": LEAVES | MIDDLE | {"events", "ranks"},
-    "training": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial", "report"},
+    "train": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial", "report"},
     "member": BOTTOM,
     "launch": BOTTOM | {"threads"},
     "compare": BOTTOM | {"metrics", "evaluate"},
-    "swa": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "training"},
+    "swa": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "train"},
     "scored": LEAVES | MIDDLE | {"evaluate", "runs", "trained"},
     "skips": LEAVES | MIDDLE | {"graph", "trained", "evaluate"},
     "polygons": set(),
@@ -85,6 +85,15 @@ ALLOWED = {
 }
 
 
+# Packages that group modules; the others are a part as a whole.
+GROUPS = {"evaluation", "export", "graph", "machines", "prediction", "training"}
+
+
+def part_of(names):
+    """The part that a path or a dotted name within segtrain belongs to."""
+    return names[1] if names[0] in GROUPS and len(names) > 1 else names[0]
+
+
 def imported(path):
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -92,14 +101,14 @@ def imported(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             names = [node.module]
-            if node.module == "segtrain":
-                names = [f"segtrain.{alias.name}" for alias in node.names]
-        yield from (n.split(".")[1] for n in names if n.startswith("segtrain."))
+            if node.module in {"segtrain", *(f"segtrain.{group}" for group in GROUPS)}:
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (part_of(n.split(".")[1:]) for n in names if n.startswith("segtrain."))
 
 
 def test_imports_point_down():
     for path in ROOT.rglob("*.py"):
-        part = path.relative_to(ROOT).parts[0].replace(".py", "")
+        part = part_of(path.relative_to(ROOT).with_suffix("").parts)
         if part in ("cli", "__main__", "__init__"):
             continue
         upward = set(imported(path)) - ALLOWED[part] - {part}

@@ -17,7 +17,7 @@ from segtrain.config import parse
 from segtrain.data import shapes
 from segtrain.data.loader import Batch
 from segtrain.errors import UserError
-from segtrain.learner import Learner
+from segtrain.training.learner import Learner
 
 CLASSES, IGNORE = 4, 200
 CPU = mx.cpu()

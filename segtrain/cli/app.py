@@ -160,7 +160,7 @@ def write_json(path: Optional[Path], result: Any) -> None:
     if str(path) == "-":
         typer.echo(text)
         return
-    from segtrain.infer import write
+    from segtrain.prediction.infer import write
 
     write(path, f"{text}\n".encode())
 

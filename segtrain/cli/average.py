@@ -29,7 +29,7 @@ def average(
 
         segtrain average runs/camvid-unet --last 5
     """
-    from segtrain.swa import average as merge
+    from segtrain.evaluation.swa import average as merge
 
     folder = out or run.with_name(f"{run.name}-average")
     result = merge(run, folder, last, devices)

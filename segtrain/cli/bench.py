@@ -64,7 +64,7 @@ def _bundle(
     bundle: Path, run: Optional[Path], size: Optional[str], batch: str, rounds: int, devices: str
 ) -> Dict[str, Any]:
     from segtrain.errors import UserError
-    from segtrain.speed import bundle as time_bundle
+    from segtrain.export.speed import bundle as time_bundle
     from segtrain.trained import open_trained
 
     if not (bundle / "model.json").is_file():

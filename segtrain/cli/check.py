@@ -31,9 +31,9 @@ def check(
     """
     from segtrain import check as checks
     from segtrain import config as configs
-    from segtrain import infer
     from segtrain.errors import UserError
-    from segtrain.sheet import sheet as draw
+    from segtrain.graph.sheet import sheet as draw
+    from segtrain.prediction import infer
 
     data = checks.look(configs.load(config, overrides or []))
     result = checks.report(data)

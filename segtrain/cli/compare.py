@@ -52,8 +52,8 @@ def compare(
 
         segtrain compare plain.json flipped.json --across-policies
     """
-    from segtrain.compare import compare as judge
-    from segtrain.scored import read, scored
+    from segtrain.evaluation.compare import compare as judge
+    from segtrain.evaluation.scored import read, scored
 
     def result(path: Path) -> Dict[str, Any]:
         if path.is_file():

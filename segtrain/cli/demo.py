@@ -41,7 +41,7 @@ def demo(
 
         segtrain demo --out demo
     """
-    from segtrain.training import run_path
+    from segtrain.training.train import run_path
 
     folder = out or run_path(Path("demo"), resume=False, home=Path())
     _refuse_taken(folder)
@@ -68,13 +68,13 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
 
     from segtrain import config as configs
     from segtrain.data.dataset import open_split
-    from segtrain.evaluate import evaluate, policy_of
-    from segtrain.export import export
-    from segtrain.infer import write
-    from segtrain.predict import predict
-    from segtrain.products import Products
+    from segtrain.evaluation.evaluate import evaluate, policy_of
+    from segtrain.export.export import export
+    from segtrain.prediction.infer import write
+    from segtrain.prediction.predict import predict
+    from segtrain.prediction.products import Products
     from segtrain.trained import open_trained
-    from segtrain.training import train
+    from segtrain.training.train import train
 
     write(folder / "config.yaml", CONFIG.encode())
     config = configs.load(folder / "config.yaml")

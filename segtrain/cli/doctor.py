@@ -32,7 +32,7 @@ def doctor(
     """
     from tqdm import tqdm
 
-    from segtrain.doctor import examine
+    from segtrain.machines.doctor import examine
 
     with tqdm(bar_format="looking at {desc}", disable=None, leave=False) as bar:
         result = examine(train, lambda part: bar.set_description_str(part))

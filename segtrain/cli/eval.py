@@ -99,11 +99,11 @@ def evaluate(
     from segtrain.config import load
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
-    from segtrain.evaluate import as_csv, policy_of
-    from segtrain.evaluate import evaluate as score
-    from segtrain.infer import write
+    from segtrain.evaluation.evaluate import as_csv, policy_of
+    from segtrain.evaluation.evaluate import evaluate as score
+    from segtrain.evaluation.scored import recipe_of
+    from segtrain.prediction.infer import write
     from segtrain.run import Run
-    from segtrain.scored import recipe_of
     from segtrain.trained import open_ensemble
 
     trained = open_ensemble([run, *others], devices, format, runtime)
@@ -135,7 +135,7 @@ def evaluate(
 
 def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
     """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels."""
-    from segtrain import infer, pictures, records
+    from segtrain.prediction import infer, pictures, records
 
     def keep(name: str, mask: Any) -> None:
         if folder is None:

@@ -49,7 +49,7 @@ def export(
         return
     if run is None or out is None:
         raise UserError("write segtrain export RUN --out BUNDLE, or segtrain export --check BUNDLE")
-    from segtrain.export import export as write_bundle
+    from segtrain.export.export import export as write_bundle
 
     parity = write_bundle(run, out, formats or [], fold)
     write_json(json, {"bundle": str(out), "parity": parity})
@@ -58,7 +58,7 @@ def export(
 
 
 def _check(folder: Path, json: Optional[Path]) -> None:
-    from segtrain.bundle import check
+    from segtrain.export.bundle import check
 
     about = check(folder)
     write_json(json, {"bundle": str(folder), "whole": True, "formats": list(about.formats)})

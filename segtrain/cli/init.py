@@ -20,9 +20,9 @@ def init(
 
         segtrain init mydata --out mydata.yaml
     """
-    from segtrain import infer
     from segtrain.errors import UserError
     from segtrain.init import propose
+    from segtrain.prediction import infer
 
     if out.exists():
         raise UserError(f"{out} exists: give another --out")

@@ -46,8 +46,8 @@ def launch(
         segtrain launch -n 8 --hosts hosts.txt -- train mydata.yaml train.batch=64 --out runs/large
     """
     from segtrain.errors import UserError, nearest
-    from segtrain.launch import Settings, read_hosts
-    from segtrain.launch import launch as run
+    from segtrain.machines.launch import Settings, read_hosts
+    from segtrain.machines.launch import launch as run
 
     if engine == "horovod":
         raise UserError(_HOROVOD)

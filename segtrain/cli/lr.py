@@ -34,9 +34,9 @@ def lr(
         segtrain lr mydata.yaml train.optimizer=sgd --from 1e-4 --to 1 --steps 200 --json lr.json
     """
     from segtrain import config as configs
-    from segtrain import infer
     from segtrain.errors import SegtrainError
-    from segtrain.lr_range import plot, range_test
+    from segtrain.prediction import infer
+    from segtrain.training.lr_range import plot, range_test
 
     test = range_test(configs.load(config, overrides or []), devices, low, high, steps)
     if out:

@@ -135,13 +135,13 @@ def predict(
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
     from segtrain.errors import Stopped, UserError
-    from segtrain.infer import Policy
-    from segtrain.journal import fingerprint
-    from segtrain.predict import How
-    from segtrain.predict import predict as write_masks
-    from segtrain.products import Products
-    from segtrain.stopping import StopRequest
+    from segtrain.prediction.infer import Policy
+    from segtrain.prediction.journal import fingerprint
+    from segtrain.prediction.predict import How
+    from segtrain.prediction.predict import predict as write_masks
+    from segtrain.prediction.products import Products
     from segtrain.trained import open_ensemble
+    from segtrain.training.stopping import StopRequest
 
     policy = policy_from(scales, flip, window, overlap, Policy(), blend)
     chosen = (option.value if option else None for option in (probabilities, polygons))

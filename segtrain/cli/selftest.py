@@ -35,7 +35,7 @@ def resume(
     """
     import tempfile
 
-    from segtrain import selftest as tests
+    from segtrain.training import selftest as tests
 
     with tempfile.TemporaryDirectory(prefix="segtrain-selftest-") as home:
         if config is None:

@@ -47,9 +47,10 @@ def show(
         segtrain show runs/camvid-unet --image photo.jpg --tap e1 --out e1.png
     """
     from segtrain import config as configs
-    from segtrain import drawing, infer
     from segtrain.errors import UserError
-    from segtrain.graph import describe
+    from segtrain.graph import drawing
+    from segtrain.graph.graph import describe
+    from segtrain.prediction import infer
 
     if tap or image or out:
         if not (tap and image and out):
@@ -71,11 +72,11 @@ def show(
 
 
 def _draw_crops(config: Any, out: Path) -> None:
-    from segtrain import infer
     from segtrain.data.dataset import open_split
     from segtrain.data.loader import recipe
     from segtrain.errors import UserError
-    from segtrain.sheet import augmented
+    from segtrain.graph.sheet import augmented
+    from segtrain.prediction import infer
 
     if config.model.dim == 1:
         raise UserError("--augment draws images; for signals see segtrain predict --overlay")
@@ -86,9 +87,10 @@ def _draw_crops(config: Any, out: Path) -> None:
 
 
 def _draw_maps(run: Path, image: Path, tap: str, out: Path) -> None:
-    from segtrain import infer, taps
     from segtrain.data.files import decode
     from segtrain.errors import UserError
+    from segtrain.graph import taps
+    from segtrain.prediction import infer
     from segtrain.trained import open_trained
 
     trained = open_trained(run)

@@ -24,11 +24,11 @@ def skips(
 
         segtrain skips runs/camvid-unet --png skips.png
     """
-    from segtrain import infer
     from segtrain.data.dataset import open_split
     from segtrain.errors import UserError
-    from segtrain.evaluate import policy_of
-    from segtrain.skips import chart, worth
+    from segtrain.evaluation.evaluate import policy_of
+    from segtrain.graph.skips import chart, worth
+    from segtrain.prediction import infer
     from segtrain.trained import open_trained
 
     trained = open_trained(run, devices)

@@ -44,14 +44,14 @@ def train(
         segtrain train configs/camvid-unet.yaml --resume --max-time 2h
     """
     from segtrain import config as configs
-    from segtrain.training import run_path
-    from segtrain.training import train as run_training
+    from segtrain.training.train import run_path
+    from segtrain.training.train import train as run_training
 
     seconds = _seconds(max_time)
     effective = configs.load(config, overrides or [])
     folder = out or run_path(config, resume)
     if dry_run:
-        from segtrain.dryrun import rehearse
+        from segtrain.training.dryrun import rehearse
 
         write_json(json, rehearse(effective, folder, devices))
         return

@@ -17,7 +17,7 @@ from segtrain.data.files import read_image
 from segtrain.data.labels import check
 from segtrain.data.pairs import check_kind, check_size, dtype, open_root
 from segtrain.errors import UserError, nearest
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 
 BACKGROUND, IGNORE = "background", 255
 NEEDED = {

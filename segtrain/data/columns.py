@@ -10,9 +10,9 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
-from segtrain import records
 from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
+from segtrain.prediction import records
 
 SOME = 8  # records that are looked at to tell columns apart
 CLASSES = 64  # whole numbers of more different values are no labels

@@ -12,9 +12,9 @@ import tifffile
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat
 
-from segtrain import pictures
 from segtrain.errors import UserError
-from segtrain.pictures import InputError, Kind
+from segtrain.prediction import pictures
+from segtrain.prediction.pictures import InputError, Kind
 
 IMAGES = pictures.ENDINGS
 JPEG = {".jpg", ".jpeg"}

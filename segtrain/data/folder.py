@@ -13,7 +13,7 @@ from segtrain.data.files import IMAGES, MASKS
 from segtrain.data.labels import labels
 from segtrain.data.pairs import Pairs, files, names, open_root, pair, stem
 from segtrain.errors import UserError
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 
 
 def build(

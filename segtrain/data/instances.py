@@ -15,7 +15,7 @@ from segtrain.data.files import IMAGES, JPEG, MASKS, read_image, read_mask
 from segtrain.data.labels import check
 from segtrain.data.pairs import check_kind, check_size, dtype, files, names, open_root
 from segtrain.errors import UserError
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 
 
 class Instances:

@@ -10,7 +10,7 @@ from typing import Dict, Iterator, List, Literal, Optional, Set, Tuple
 from segtrain.data.labels import labels
 from segtrain.data.pairs import Matches, Pairs, lines, open_root
 from segtrain.errors import UserError, nearest
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 
 
 def build(

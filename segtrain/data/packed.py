@@ -20,13 +20,13 @@ from typing import Iterator, List, Literal, Sequence, Tuple, Union, overload
 import cv2
 import numpy as np
 
-from segtrain import pictures
 from segtrain.data.dataset import Sample
 from segtrain.data.files import read_image
 from segtrain.data.labels import check
 from segtrain.data.pairs import check_kind, check_size, dtype, open_root
 from segtrain.errors import UserError, nearest
-from segtrain.infer import Kind
+from segtrain.prediction import pictures
+from segtrain.prediction.infer import Kind
 
 ABOUT = "dataset.json"
 FORMAT = 1

@@ -11,7 +11,7 @@ from segtrain.data.dataset import Sample
 from segtrain.data.files import JPEG, read_image, read_mask
 from segtrain.data.labels import Labels
 from segtrain.errors import UserError
-from segtrain.infer import Kind
+from segtrain.prediction.infer import Kind
 
 AnyPath = Union[str, Path]  # a million paths are kept as text, which takes a fifth of the memory
 

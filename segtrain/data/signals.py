@@ -12,11 +12,12 @@ from typing import Dict, List, Literal, NamedTuple, Optional, Tuple
 import numpy as np
 from pydantic import PositiveFloat
 
-from segtrain import plugins, records
+from segtrain import plugins
 from segtrain.config import Data
 from segtrain.data.dataset import Sample
 from segtrain.data.pairs import names, open_root
 from segtrain.errors import UserError
+from segtrain.prediction import records
 
 
 class Meaning(NamedTuple):

@@ -7,11 +7,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Sequence
 
-from segtrain import bundle
+from segtrain.export import bundle
 
 if TYPE_CHECKING:  # the check of a bundle loads no framework
-    from segtrain.network import Source
-    from segtrain.parity import Own, Samples
+    from segtrain.export.network import Source
+    from segtrain.export.parity import Own, Samples
     from segtrain.trained import Trained
 
 BAR = "the same class at 99.9% of the pixels"
@@ -31,8 +31,8 @@ def build(source: Source, folder: Path) -> Dict[str, Any]:
     import mxnet as mx
     from mxnet.contrib import amp
 
-    from segtrain.network import Network
-    from segtrain.portable import loaded
+    from segtrain.export.network import Network
+    from segtrain.export.portable import loaded
 
     network = source.network
     auxiliary = set(network.symbol.list_auxiliary_states())
@@ -58,7 +58,8 @@ def prove(trained: Trained, folder: Path, name: str, on: Samples, of_run: Own) -
     """The comparison, of a network that rounds as this one does where there is no GPU to run it."""
     import json
 
-    from segtrain import infer, parity, runtimes
+    from segtrain.export import parity
+    from segtrain.prediction import infer, runtimes
 
     with tempfile.TemporaryDirectory() as home:
         stand_in = Path(home) / "bundle"
@@ -76,7 +77,7 @@ def _emulate(symbol_file: Path, parameters_file: Path) -> None:
     """Let each cast to float16 be followed by one back, and parameters be float32 again."""
     import mxnet as mx
 
-    from segtrain import symbols
+    from segtrain.export import symbols
     from segtrain.run import pack
 
     heads = symbols.read(mx.sym.load(str(symbol_file)))

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Sequence, Tuple
 
-from segtrain import bundle
 from segtrain.errors import UserError
+from segtrain.export import bundle
 
 if TYPE_CHECKING:  # the check of a bundle loads no framework
     import numpy as np
 
-    from segtrain.network import Source
+    from segtrain.export.network import Source
     from segtrain.trained import Trained
 
 BAR = "an mIoU at most 0.01 below the run's"
@@ -33,7 +33,7 @@ def build(source: Source, folder: Path) -> Dict[str, Any]:
     values over the calibration images; parameters are stored as float32, and quantised when they
     are loaded. UserError where the training images can't be read.
     """
-    from segtrain.network import Network
+    from segtrain.export.network import Network
 
     trained = source.trained
     if trained.form is not None:
@@ -80,9 +80,9 @@ def _quantised(source: Source, images: List[np.ndarray]) -> Tuple[Any, Dict[str,
     import numpy as np
     from mxnet.contrib import quantization
 
-    from segtrain import fold
-    from segtrain.network import Network
-    from segtrain.portable import loaded
+    from segtrain.export import fold
+    from segtrain.export.network import Network
+    from segtrain.export.portable import loaded
 
     network = Network(*fold.upsampling(source.network.symbol, source.network.arrays)[:2])
     auxiliary = set(network.symbol.list_auxiliary_states())

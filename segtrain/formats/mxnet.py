@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Sequence
 
-from segtrain import bundle
+from segtrain.export import bundle
 
 if TYPE_CHECKING:  # the check of a bundle loads no framework
-    from segtrain.network import Source
+    from segtrain.export.network import Source
 
 BAR = "the same class at every pixel"
 

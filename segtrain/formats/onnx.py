@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence
 from segtrain.errors import SegtrainError, UserError
 
 if TYPE_CHECKING:  # the check of a bundle loads no framework
-    from segtrain.network import Source
+    from segtrain.export.network import Source
 
 BAR = "the same class at 99.99% of the pixels"
 OPSET, IR = 13, 7  # of the newest converters that MXNet 1.9.1 has
@@ -27,7 +27,7 @@ def build(source: Source, folder: Path) -> Dict[str, Any]:
 
     UserError names what MXNet's exporter can't take.
     """
-    from segtrain import network, portable
+    from segtrain.export import network, portable
 
     onnx = _onnx()
     given = portable.rewritten(source.network, source.shape)
@@ -71,7 +71,7 @@ def _converted(onnx: Any, given: Any, source: Source) -> Any:
     """MXNet's conversion, stamped with what it is; UserError where it fails."""
     from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
-    from segtrain import portable
+    from segtrain.export import portable
 
     missing = sorted(portable.operators(given.symbol) - _taken(MXNetGraph))
     if missing:

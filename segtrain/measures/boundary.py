@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 from scipy.spatial import cKDTree
 
-from segtrain import metrics
+from segtrain.evaluation import metrics
+from segtrain.evaluation.metrics import mean, number, ratio
 from segtrain.measures import Figures, Result
-from segtrain.metrics import mean, number, ratio
 
 IOU_REACH = 0.02  # of the diagonal; boundary-iou-api: mask_to_boundary
 F1_REACH = 0.008  # of the diagonal; davis-2017: db_eval_boundary

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from segtrain.evaluation.metrics import number
 from segtrain.measures import Figures, Result
-from segtrain.metrics import number
 
 BINS = 15
 POLICY = (

@@ -7,9 +7,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.special import entr
 
-from segtrain import metrics
+from segtrain.evaluation import metrics
+from segtrain.evaluation.metrics import mean, number
 from segtrain.measures import Figures, Result
-from segtrain.metrics import mean, number
 
 KEYS = ("rand_error", "vi", "vi_split", "vi_merge")
 POLICY = (

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segtrain import drawing, graph, infer
 from segtrain.config import Config
 from segtrain.data.dataset import open_split
-from segtrain.evaluate import evaluate, policy_of
+from segtrain.evaluation.evaluate import evaluate, policy_of
+from segtrain.graph import drawing, graph
+from segtrain.prediction import infer
 from segtrain.report import cases, facts, page
 from segtrain.run import Run
 from segtrain.trained import Trained, open_trained

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, Sequence
 import numpy as np
 from tqdm import tqdm
 
-from segtrain import metrics
 from segtrain.data.dataset import Dataset
-from segtrain.infer import Predictor
+from segtrain.evaluation import metrics
+from segtrain.prediction.infer import Predictor
 from segtrain.report import layers, traces
 from segtrain.trained import Trained
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from segtrain.data.dataset import Sample
-from segtrain.sheet import shown
+from segtrain.graph.sheet import shown
 
 SIDES = (640, 480, 320, 240, 160)  # of a picture's longer side, in pixels
 BUDGET = 3_200_000  # bytes of all pictures: base64 makes 4.3 MB of them

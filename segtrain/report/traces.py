@@ -7,7 +7,7 @@ from typing import Any, List, NamedTuple
 import numpy as np
 
 from segtrain.data.dataset import Sample
-from segtrain.records import Form
+from segtrain.prediction.records import Form
 from segtrain.report.charts import Scale, ticks
 from segtrain.report.layers import ERROR, webp
 

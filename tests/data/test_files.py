@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from segtrain import pictures
 from segtrain.data.files import read_image, read_mask
 from segtrain.errors import UserError
-from segtrain.infer import Kind
+from segtrain.prediction import pictures
+from segtrain.prediction.infer import Kind
 
 RNG = np.random.default_rng(0)
 

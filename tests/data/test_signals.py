@@ -12,7 +12,7 @@ from segtrain.data import augment1d, shapes, signals
 from segtrain.data.dataset import Sample
 from segtrain.data.loader import open_loader
 from segtrain.errors import UserError
-from segtrain.learner import Learner
+from segtrain.training.learner import Learner
 
 HEADER = "time,ecg,resp,label"
 ROWS = ["0,0.5,1,0", "1,1.5,2,1", "2,2.5,1,1", "3,3.5,2,0"]

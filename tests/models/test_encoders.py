@@ -11,7 +11,7 @@ from segtrain import models
 from segtrain.config import Model, parse
 from segtrain.data.loader import Batch
 from segtrain.errors import UserError
-from segtrain.learner import Learner
+from segtrain.training.learner import Learner
 
 SMALL = [8, 8, 8, 8, 8, 8]
 

@@ -12,7 +12,7 @@ from conftest import run
 from segtrain import models, plugins
 from segtrain.config import Data, Model, load
 from segtrain.errors import UserError
-from segtrain.graph import describe
+from segtrain.graph.graph import describe
 from segtrain.layers import Blocks, Chain, Concat, residual_chain
 
 NAMES = [name for name in plugins.names("models") if name != "zoo"]  # see test_zoo.py

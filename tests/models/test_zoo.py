@@ -12,8 +12,8 @@ from segtrain import models
 from segtrain.config import Model, parse
 from segtrain.data.loader import Batch
 from segtrain.errors import UserError
-from segtrain.learner import Learner
 from segtrain.models import zoo
+from segtrain.training.learner import Learner
 
 ONE_OF_EACH = [
     "fcn_resnet50",

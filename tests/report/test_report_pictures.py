@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segtrain.data.dataset import Sample, palette
-from segtrain.records import Form
+from segtrain.prediction.records import Form
 from segtrain.report import cases, charts, layers, traces
 
 

@@ -1,0 +1,1 @@
+"""Scores: of one run, of two compared, of weights averaged."""

@@ -1,0 +1,84 @@
+"""Results of evaluation on the disk: read from a file, or kept in a run's folder."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Callable
+
+import segtrain
+from segtrain.data.cache import stamps
+from segtrain.data.dataset import Dataset, open_split
+from segtrain.errors import UserError
+from segtrain.evaluation.evaluate import evaluate, policy_of
+from segtrain.prediction.infer import Policy
+from segtrain.run import Run, write
+from segtrain.runs import stopped_early
+from segtrain.trained import open_trained
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A result that was written by `segtrain eval --json`; UserError where it isn't one."""
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(result, dict) or not {"images", "per_class", "policy"} <= set(result):
+        raise UserError(f"{path} is no result of `segtrain eval --json`")
+    return result
+
+
+def scored(
+    path: Path,
+    split: str = "val",
+    device: str = "auto",
+    policy: Callable[[Policy], Policy] = lambda own: own,
+) -> dict[str, Any]:
+    """The result of a run's best checkpoint, from RUN/evaluations where it was scored before.
+
+    policy: makes the policy from the config's own. What is kept counts while the checkpoint, the
+    dataset's options and files, the policy and segtrain's version are the same.
+    """
+    run = Run.open(path)
+    config, state = run.config(), run.load("best", ())[1]
+    dataset = open_split(config.data, split, state["classes"])
+    asked = policy(policy_of(config))
+    about = [segtrain.__version__, state["sha256"], split, asked, config.eval.tolerance_ms, _of(dataset)]
+    text = json.dumps([*about, config.data.model_dump(mode="json")], default=str)
+    kept = path / "evaluations" / f"{sha256(text.encode()).hexdigest()[:16]}.json"
+    recipe = recipe_of(run)
+    if kept.is_file():
+        return {**read(kept), "recipe": recipe}
+    predictor = open_trained(path, device).predictor(asked)
+    result = evaluate(predictor, dataset, tolerance_ms=config.eval.tolerance_ms)
+    assert result is not None
+    result.update(split=split, runs=[str(path)])
+    kept.parent.mkdir(exist_ok=True)
+    write(kept, json.dumps(result))
+    return {**result, "recipe": recipe}
+
+
+def recipe_of(run: Run) -> dict[str, Any] | None:
+    """What two runs share where only their seeds differ: config, a checksum; and the seed.
+
+    None for a run that wasn't trained to its end, and for an average.
+    """
+    if not run.has("last") or "averaged" in run.environment():
+        return None
+    history, config = run.history(), run.config()
+    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
+    if not through and not stopped_early(config, history):
+        return None
+    values = config.model_dump(mode="json")
+    seed = values.pop("seed")
+    for section, keys in (("data", ("workers", "cache")), ("train", ("log_every",))):
+        for key in keys:
+            del values[section][key]
+    rest = {key: values[key] for key in ("model", "data", "train")}
+    return {"config": sha256(json.dumps(rest, default=str).encode()).hexdigest()[:16], "seed": seed}
+
+
+def _of(dataset: Dataset) -> list[Any]:
+    """What changes with the dataset: its ids, and each file's place, size and time."""
+    return [dataset.ids, stamps(dataset)]

@@ -1,0 +1,1 @@
+"""What this machine has and can do, and a training's ranks on one machine or many."""

@@ -1,0 +1,89 @@
+"""How long the parts of a training take: batches, steps, both together, evaluation, saves."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import List
+
+from segtrain.data.loader import Batch
+from segtrain.evaluation.evaluate import policy_of
+from segtrain.prediction.infer import Predictor
+from segtrain.run import Run
+from segtrain.training.train import Prepared
+
+
+def keep(made: Prepared, count: int) -> List[Batch]:
+    """The first batches of the first epoch, as copies that stay."""
+    found = []
+    for batch in made.loader.epoch(0):
+        found.append(Batch(batch.images.copy(), batch.masks.copy(), batch.indices))
+        if len(found) == count:
+            break
+    return found
+
+
+def data(made: Prepared, epoch: int, count: int) -> float:
+    """Seconds between batches when nothing else is done, over up to `count` of an epoch's."""
+    times = []
+    for _ in made.loader.epoch(epoch):
+        times.append(time.perf_counter())
+        if len(times) > count:
+            break
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
+
+
+def warm_up(made: Prepared, batch: Batch) -> None:
+    """The first step, in which MXNet plans the memory."""
+    made.learner.begin(0)
+    made.learner.step(batch, 0)
+    made.learner.losses()
+    made.learner.wait()
+
+
+def step(made: Prepared, batches: List[Batch], count: int) -> float:
+    """Seconds per step on batches that are there already."""
+    begun = time.perf_counter()
+    for number in range(count):
+        made.learner.step(batches[number % len(batches)], number)
+    made.learner.losses()
+    made.learner.wait()
+    return (time.perf_counter() - begun) / count
+
+
+def loop(made: Prepared, epoch: int, count: int) -> float:
+    """Seconds per step as training takes them: batches from the loader, losses read as configured."""
+    every = made.config.train.log_every
+    begun, done = time.perf_counter(), 0
+    for batch in made.loader.epoch(epoch):
+        if not done:
+            begun = time.perf_counter()  # the loader's own start isn't a step
+        made.learner.step(batch, done)
+        done += 1
+        if done % every == 0:
+            made.learner.losses()
+        if done == count:
+            break
+    made.learner.losses()
+    made.learner.wait()
+    return (time.perf_counter() - begun) / done
+
+
+def image(made: Prepared, index: int) -> float:
+    """Seconds to read and judge a validation image."""
+    learner = made.learner
+    net = learner.net
+    predictor = Predictor(net, learner.contexts[0], policy_of(made.config), net.side, net.stride)
+    begun = time.perf_counter()
+    predictor.mask(made.val.read(index % len(made.val.ids)).image)
+    return time.perf_counter() - begun
+
+
+def save(made: Prepared, home: Path) -> float:
+    """Seconds for a checkpoint on the disk of the folder `home`."""
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        begun = time.perf_counter()
+        arrays = {"model": made.learner.model_arrays(), "optimizer": made.learner.optimizer_arrays()}
+        Run(Path(folder)).save("last", arrays, {})
+        return time.perf_counter() - begun

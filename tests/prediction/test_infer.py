@@ -1,0 +1,114 @@
+"""The inference that segtrain and its bundles share, on networks small enough to reason about."""
+
+import inspect
+
+import mxnet as mx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mxnet.gluon import nn
+
+from segtrain.data.dataset import palette
+from segtrain.machines import threads
+from segtrain.prediction import infer
+from segtrain.prediction.infer import Policy, Predictor
+
+
+def predictor(policy=Policy(), kernel=1, side=None):
+    net = nn.Conv2D(4, kernel, padding=kernel // 2, in_channels=3)
+    mx.random.seed(0)
+    net.initialize(mx.init.Xavier())
+
+    def forward(x):
+        assert side is None or x.shape[2:] == (side, side)
+        return net(x.astype("float32"))
+
+    return Predictor(forward, mx.cpu(), policy, side)
+
+
+def image(height, width, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
+def test_padding_reaches_the_side_and_keeps_the_image(height, width, side):
+    padded = infer.pad(image(height, width), side)
+    assert padded.shape[:2] == (max(side, height), max(side, width))
+    assert (padded[:height, :width] == image(height, width)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (16, 16), (40, 50)])
+def test_a_network_of_one_size_sees_windows_of_that_size(size):
+    made = predictor(side=16)
+    assert made.policy.window == 16
+    plain = predictor().probabilities(image(*size))
+    assert np.abs(made.probabilities(image(*size)) - plain).max() < 1e-6
+    assert made.mask(image(*size)).shape == size
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (64, 64)])
+@pytest.mark.parametrize(
+    "policy",
+    [Policy(), Policy(flip=True), Policy(window=16), Policy((0.5, 1.0, 2.0), True, 24, 0.25)],
+)
+def test_any_size_in_the_same_size_out(size, policy):
+    mask = predictor(policy=policy).mask(image(*size))
+    assert mask.shape == size and mask.dtype == np.uint8
+    p = predictor(policy=policy).probabilities(image(*size))
+    assert p.sum(axis=0) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_pointwise_network_gives_the_same_by_windows_and_flips():
+    plain = predictor().probabilities(image(50, 70))
+    for policy in (Policy(window=16, overlap=0.5), Policy(flip=True), Policy(window=31, flip=True)):
+        assert np.abs(predictor(policy=policy).probabilities(image(50, 70)) - plain).max() < 1e-6
+
+
+def test_windows_agree_inside_beyond_the_receptive_field():
+    """A 3x3 network: a window differs from the whole at its own border pixels alone."""
+    whole = predictor(kernel=3).probabilities(image(40, 40))
+    tiled = predictor(Policy(window=40, overlap=0), kernel=3).probabilities(image(40, 40))
+    assert np.abs(whole - tiled).max() < 1e-6
+    tiled = predictor(Policy(window=20, overlap=0), kernel=3).probabilities(image(40, 40))
+    seams = np.isin(np.arange(40), (19, 20))
+    inside = ~(seams[:, None] | seams[None])
+    assert np.abs(whole - tiled)[:, inside].max() < 1e-6
+    assert np.abs(whole - tiled)[:, ~inside].max() > 1e-3
+
+
+def test_mask_is_the_argmax_of_the_scores():
+    made = predictor()
+    assert (made.mask(image(30, 41)) == made.scores(image(30, 41)).argmax(axis=0)).all()
+
+
+def test_the_palette_is_pascal_vocs():
+    assert palette()[[0, 1, 2, 3, 15, 255]].tolist() == [
+        [0, 0, 0],
+        [128, 0, 0],
+        [0, 128, 0],
+        [128, 128, 0],
+        [192, 128, 128],
+        [224, 224, 192],
+    ]
+
+
+def test_it_uses_the_threads_that_segtrain_does():
+    """The rule is written twice, because infer.py stands alone; equal threads, equal bits."""
+    assert inspect.getsource(infer.cores) == inspect.getsource(threads.cores)
+
+
+def test_inputs_are_files_folders_and_globs(tmp_path):
+    for name in ("a.png", "b.JPG", "sub/c.bmp", "notes.txt"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert list(infer.find([str(tmp_path / "in")])) == ["a", "b", "sub/c"]
+    assert list(infer.find([str(tmp_path / "in" / "*")])) == ["a", "b"]
+    assert list(infer.find([str(tmp_path / "in/a.png")] * 2)) == ["a"]
+    for wrong in ("none", "in/*.gif"):
+        with pytest.raises(infer.InputError, match="no image there"):
+            infer.find([str(tmp_path / wrong)])
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(infer.InputError, match="both be written"):
+        infer.find([str(tmp_path / "in/a.png"), str(tmp_path / "a.jpg")])

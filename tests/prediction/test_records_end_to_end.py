@@ -1,0 +1,153 @@
+"""Signals from end to end: a tiny 1-D network on synthetic records, killed, scored and put to use."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import time
+
+import mxnet as mx
+import numpy as np
+import pytest
+from conftest import ALONE, run, start
+
+from segtrain import models
+from segtrain.config import Model
+
+CONFIG = """
+model: {{name: unet, dim: 1, in_channels: 2, widths: [8, 16], units: 1, skip: residual}}
+data: {{name: signals, root: {root}, classes: [none, up, down], signal: [a, b], label: y,
+       rate: 100, crop: [128], workers: 1}}
+train: {{epochs: 8, batch: 4, lr: 0.01, optimizer: adam, warmup: 0, log_every: 1}}
+eval: {{every: 4, tolerance_ms: 50}}
+"""
+
+
+def write_record(path, length, rng):
+    """Humps up (class 1) and down (class 2) on noise, and a channel of noise alone."""
+    y = np.zeros(length, int)
+    starts = np.arange(15, length - 20, 40) + rng.integers(-5, 5)
+    for k, at in enumerate(starts):
+        y[at : at + 12] = 1 + k % 2
+    a = np.array([0, 3, -3])[y] + rng.normal(0, 0.2, length)
+    rows = zip(a.tolist(), rng.normal(0, 1, length).tolist(), y.tolist())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a,b,y\n" + "".join(f"{p},{q},{r}\n" for p, q, r in rows))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A folder with records, a config, and a run of it that nothing disturbed."""
+    home, rng = tmp_path_factory.mktemp("signals"), np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 3)):
+        for index in range(count):
+            write_record(home / "data" / split / f"{index}.csv", 100 + 37 * index, rng)
+    (home / "c.yaml").write_text(CONFIG.format(root=home / "data"))
+    code, text = run("train", home / "c.yaml", "--out", home / "run")
+    assert code == 0, text
+    return home
+
+
+def digest(folder):
+    files = ["last/model.params", "last/optimizer.params", "best/model.params"]
+    return [hashlib.sha256((folder / "checkpoints" / f).read_bytes()).hexdigest() for f in files]
+
+
+def test_killed_and_resumed_to_the_same_bits(home):
+    folder = home / "killed"
+    process = start("train", home / "c.yaml", "--out", folder)
+    while not (folder / "history.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert len((folder / "history.csv").read_text().splitlines()) < 9
+    code, text = run("train", home / "c.yaml", "--out", folder, "--resume")
+    assert code == 0, text
+    assert digest(folder) == digest(home / "run")
+
+
+def test_several_devices(home):
+    code, text = run(
+        "train", home / "c.yaml", "train.epochs=1", "--devices", "cpu:0,1", "--out", home / "two"
+    )
+    assert code == 0, text
+
+
+def scores(home, *options):
+    code, text = run("eval", home / "run", "--json", home / "scores.json", *options)
+    assert code == 0, text
+    return json.loads((home / "scores.json").read_text()), text
+
+
+def test_scores(home):
+    result, text = scores(home)
+    assert result["miou"] > 0.5 and len(result["images"]) == 3 and result["miou_ci95"][0]
+    events = result["events"]
+    assert events["tolerance_ms"] == 50 and [c["name"] for c in events["classes"]] == ["up", "down"]
+    onset = events["classes"][0]["onset"]
+    assert {"sensitivity", "ppv", "f1", "mean_ms", "std_ms"} <= set(onset)
+    assert 0 < events["mean_f1"] <= 1 and "up onset" in text and "within 50 ms" in text
+    loose, _ = scores(home, "--tolerance", 500)
+    assert loose["events"]["mean_f1"] >= events["mean_f1"]
+
+
+def test_labels_of_records(home):
+    out = home / "labels"
+    code, text = run("predict", home / "run", home / "data/val", "--out", out, "--overlay")
+    assert code == 0, text
+    assert {p.name for p in out.glob("*.csv")} == {"0.csv", "1.csv", "2.csv"}
+    rows = list(csv.DictReader((out / "1.csv").open()))
+    assert len(rows) == 137 and set(rows[0]) == {"sample", "time_s", "class", "name"}
+    assert rows[10]["time_s"] == "0.1"
+    assert all(row["name"] == ["none", "up", "down"][int(row["class"])] for row in rows)
+    assert (out / "overlays/1.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_bundle_labels_as_the_run_does(home):
+    code, text = run("export", home / "run", "--out", home / "bundle")
+    assert code == 0, text
+    names = {"model-symbol.json", "model-0000.params", "model.json", "parity.json"}
+    scripts = {"infer.py", "pictures.py", "tiling.py", "video.py", "runtimes.py", "records.py"}
+    assert {p.name for p in (home / "bundle").iterdir()} == {*names, *scripts, "README.md"}
+    parity = json.loads((home / "bundle/parity.json").read_text())
+    assert parity["passed"] and [row["length"] for row in parity["images"]] == [100, 137, 32]
+    for out, model in (("a", "run"), ("b", "bundle")):
+        code, text = run("predict", home / model, home / "data/val", "--out", home / out)
+        assert code == 0, text
+    command = [sys.executable, "-c", ALONE, home / "bundle/infer.py", home / "data/val"]
+    subprocess.run([*command, "--out", home / "c"], check=True)
+    for name in ("0.csv", "1.csv", "2.csv"):
+        wanted = (home / "a" / name).read_bytes()
+        assert (home / "b" / name).read_bytes() == (home / "c" / name).read_bytes() == wanted
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("predict", "run", "data/val", "--out", "data/val"), "is one of the inputs"),
+        (("predict", "run", "run/log.txt", "--out", "o"), "log.txt: not a record (.csv"),
+        (("predict", "run", "nowhere", "--out", "o"), "no record there (.csv, .npy, .npz)"),
+        (("predict", "run", "data/val", "--out", "o", "--flip"), "signals go through whole"),
+        (("eval", "run", "--scales", "0.5,1"), "signals go through whole"),
+        (("train", "c.yaml", "model.dim=2", "--out", "o"), "data.crop=[128, 128], or model.dim=1"),
+        (("train", "c.yaml", "model.in_channels=1", "--out", "o"), "set model.in_channels"),
+        (("train", "c.yaml", "data.signal=[c]", "--out", "o"), "no column 'c'; there are a, b, y"),
+        (("train", "c.yaml", "data.crop=[129]", "--out", "o"), "write data.crop=[128]"),
+        (("train", "c.yaml", "data.augment=[color(1)]", "--out", "o"), "no 'color(1)'"),
+    ],
+)
+def test_a_mistake(home, tmp_path, command, says):
+    code, text = run(*[tmp_path / "o" if word == "o" else word for word in command], cwd=home)
+    assert code == 2 and says in " ".join(text.split()), text
+
+
+def test_any_length_after_any_other():
+    """oneDNN wants another layout of a transposed convolution's weights for short inputs."""
+    model = Model(name="unet", dim=1, in_channels=1, widths=[16, 32, 64, 128, 128])
+    net = models.network(model, 4)
+    models.initialize(net, model, [mx.cpu()], seed=0)
+    net.hybridize(static_alloc=True, static_shape=True)
+    for length in (16, 1600, 33, 1600, 7, 5000):
+        assert net(mx.nd.zeros((1, 1, length))).asnumpy().shape == (1, 4, length)
