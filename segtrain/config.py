@@ -16,10 +16,11 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
-from typing_extensions import Annotated
+from typing_extensions import Annotated, get_args
 
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
@@ -30,13 +31,25 @@ SIGNAL_AUGMENT = ["scale(0.7, 1.4)", "stretch(0.8, 1.25)", "noise(0.1)"]
 class Section(BaseModel):
     """A frozen part of the config in which an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1: early_stop=true would stop after one evaluation."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("not yes or no, but a number")
+        return value
 
 
-class Named(BaseModel):
+def _is_number(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
+
+
+class Named(Section):
     """A section that names a plugin; keys that aren't its own are the plugin's options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     @property
     def options(self) -> Dict[str, Any]:
@@ -279,6 +292,12 @@ class Config(Section):
             raise ValueError("data.foreground and cat_max_ratio are for images (model.dim=2)")
         return self
 
+    @classmethod
+    def sections(cls) -> List[str]:
+        """The keys that hold a section."""
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if isinstance(field.default, BaseModel)]
+
     def origin(self, key: str) -> str:
         """Where the value of a dotted key comes from: a file, an override, or 'default'."""
         return self._origins.get(key, "default")
@@ -361,8 +380,21 @@ class _Loader(yaml.SafeLoader):
     def placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
         mapping = Placed()
         mapping.place = f"{self.name}:{node.start_mark.line + 1}"
+        self._check_keys(node)
         yield mapping
         mapping.update(self.construct_mapping(node))
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        """UserError for a key that stands twice: YAML would drop the first value without a word."""
+        lines: Dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                raise UserError(
+                    f"{self.name}:{line}: {key.value} is in line {lines[key.value]} already: "
+                    "put all of it into one place"
+                )
+            lines[str(key.value)] = line
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.placed)
@@ -382,7 +414,8 @@ def _read_yaml(path: Path) -> Dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config is a mapping with keys like model, data and train")
-    return values
+    # A section whose keys are all commented out.
+    return {k: v for k, v in values.items() if v is not None or k not in Config.sections()}
 
 
 def _merge(base: Dict[str, Any], over: Dict[str, Any]) -> Dict[str, Any]:

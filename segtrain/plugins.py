@@ -90,6 +90,9 @@ def options(
     return {name: getattr(checked, name) for name in known}
 
 
+_WORDS = {"model_type": "a section is keys with values"}  # of pydantic, which speaks of its classes
+
+
 def explain(error: ValidationError, where: str = "") -> str:
     """A pydantic error as one line: each wrong key and what it should be."""
     lines = []
@@ -99,7 +102,7 @@ def explain(error: ValidationError, where: str = "") -> str:
             on_the_command_line = "" if " " in key else f" or as {key}=..."
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
-            message = e["msg"].replace("Value error, ", "")
+            message = _WORDS.get(e["type"]) or e["msg"].replace("Value error, ", "")
             whole = e["type"] == "value_error" and isinstance(e["input"], dict)  # it names its keys
             value = f"{key}={e['input']!r}: " if e["loc"] and not whole else ""
             lines.append(f"{value}{message[0].lower()}{message[1:]}")
