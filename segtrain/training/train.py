@@ -27,6 +27,7 @@ from segtrain.errors import Stopped, UserError
 from segtrain.machines import heartbeat
 from segtrain.machines.devices import contexts as find_devices
 from segtrain.machines.ranks import ALONE, Ranks, join
+from segtrain.machines.threads import cpus
 from segtrain.run import Run, is_taken, write
 from segtrain.training import trial
 from segtrain.training.learner import Learner, Step
@@ -263,7 +264,7 @@ def _describe(run: Run, made: Prepared, contexts: list) -> None:
         "platform": platform.platform(),
         "devices": [str(c) for c in contexts],
         "ranks": made.learner.ranks.size,
-        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
+        "threads": os.environ["OMP_NUM_THREADS"],
         "workers": made.workers,
         "files_sha256": made.files,
     }
@@ -282,4 +283,4 @@ def workers_for(config: Config, contexts: list) -> int:
     if config.data.workers != "auto":
         return int(config.data.workers)
     each = 1 if contexts[0].device_type == "cpu" else 4
-    return max(1, min(each * len(contexts), (os.cpu_count() or 1) - 1, 16))
+    return max(1, min(each * len(contexts), cpus() - 1, 16))

@@ -208,7 +208,7 @@ def test_batch_auto_takes_what_fits_and_resume_keeps_it(tmp_path, monkeypatch):
     assert made.config().train.batch == 2
     assert "batch: 2  # found by train.batch=auto" in (made.path / "config.yaml").read_text()
     segtrain.train(asked, made.path, resume=True)
-    monkeypatch.setattr(trial, "free_memory", lambda: 1e6)
+    monkeypatch.setattr(trial.memory, "available", lambda: 1e6)
     with pytest.raises(UserError, match="not even one image"):
         segtrain.train(asked, tmp_path / "none")
 
