@@ -20,6 +20,7 @@ from segtrain.config import parse
 from segtrain.errors import SegtrainError, Stopped, UserError
 from segtrain.run import Run
 from segtrain.training.selftest import fingerprint
+from segtrain.training.stopping import StopRequest
 
 VALUES = {
     "model": {"name": "unet", "widths": [8, 16], "units": 1},
@@ -117,6 +118,19 @@ def test_early_stop(tmp_path):
     assert "early stop: no better mIoU in 2 evaluations" in (made.path / "log.txt").read_text()
     again = segtrain.train(made.config(), made.path, resume=True)
     assert len(again.history()) == 3
+
+
+def test_a_file_stop_that_another_rank_takes_away_stops_too(tmp_path):
+    class Taken(type(tmp_path)):
+        def exists(self):
+            there = super().exists()
+            os.unlink(self)
+            return there
+
+    stop = StopRequest()
+    stop.watch_for(Taken(tmp_path / "STOP"))
+    (tmp_path / "STOP").touch()
+    assert stop() and "STOP asked for it" in stop.reason
 
 
 def test_a_file_stop_and_a_time_that_is_up_save_and_stop(tmp_path):
