@@ -1,6 +1,5 @@
 """Decoded samples that are kept: the same bytes, once decoded, whoever asks."""
 
-
 import cv2
 import pytest
 from conftest import CLASSES, run
