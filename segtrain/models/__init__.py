@@ -85,6 +85,8 @@ def network(
             return Network(heads, stride, side, model.dim)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
+        except mx.MXNetError as error:  # an option that its operators don't take
+            raise UserError(f"model {model.name}: {_first_line(error)}") from None
 
 
 def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:
