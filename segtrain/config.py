@@ -159,15 +159,23 @@ class Train(Section):
         description="decay of the mean squared gradient; null: 0.999, of rmsprop 0.9",
     )
     weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")
-    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle"] = Field(
-        "poly", description="how the learning rate goes on after the warm-up"
+    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle", "plateau"] = (
+        Field("poly", description="how the learning rate goes on after the warm-up")
     )
     final_lr: float = Field(
-        0, ge=0, le=1, description="of poly, cosine, exponential, onecycle: the last lr, in parts of lr"
+        0,
+        ge=0,
+        le=1,
+        description="the last lr of poly, cosine, exponential, onecycle, and the least of plateau, in "
+        "parts of lr",
     )
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
+    patience: int = Field(
+        5, ge=1, description="of plateau: evaluations without a better mIoU before lr falls"
+    )
+    factor: float = Field(0.1, gt=0, lt=1, description="of plateau: what lr is multiplied by")
     loss: Dict[str, LossTerm] = Field(
         {"ce": 1.0}, description="weight of each loss; or {ce: {weight: 1, smoothing: 0.1}}"
     )
@@ -222,6 +230,11 @@ class Train(Section):
             raise ValueError("train.schedule=exponential never reaches 0: set train.final_lr=0.01")
         if self.schedule in ("step", "constant") and self.final_lr:
             raise ValueError(f"train.schedule={self.schedule} has no train.final_lr: write 0")
+        if self.schedule == "plateau" and 0 < self.early_stop <= self.patience:
+            raise ValueError(
+                f"train.early_stop={self.early_stop} ends the run before train.patience={self.patience} "
+                f"lowers the rate: set train.early_stop={3 * self.patience}"
+            )
         if self.optimizer in ("sgd", "nag", "adagrad") and self.beta2 is not None:
             raise ValueError(f"train.optimizer={self.optimizer} has no train.beta2: write null")
         return self

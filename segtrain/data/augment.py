@@ -16,10 +16,11 @@ from typing import Any, Callable, NamedTuple, Sequence
 import cv2
 import numpy as np
 
+from segtrain import plugins
 from segtrain.data import albumentations_pipeline
 from segtrain.data.albumentations_pipeline import albumentations
 from segtrain.data.dataset import Sample
-from segtrain.errors import UserError, nearest
+from segtrain.errors import UserError
 
 Rng = np.random.Generator
 Others = Callable[[Sequence[int]], Sample]
@@ -199,20 +200,27 @@ def parse(texts: Sequence[str], among: dict[str, Any] | None = None) -> list[Ste
 
     among: the names of the module that has the augmentations, this one by default.
     """
-    known: dict[str, Callable] = {
+    ours: dict[str, Callable] = {
         name: function
         for name, function in (among or globals()).items()
         if inspect.isfunction(function)
         and next(iter(inspect.signature(function).parameters), "") == "rng"
     }
-    return [_step(text, known) for text in texts]
+    known = plugins.with_own("augmentations", ours)
+    steps = [_step(text, known) for text in texts]
+    for text, step in zip(texts, steps):
+        if step.takes and (step.takes == "signal") != (among is not None):
+            raise UserError(
+                f"data.augment: {text!r} changes a {step.takes}, and not what model.dim says these are"
+            )
+    return steps
 
 
 def _step(text: str, known: dict[str, Callable]) -> Step:
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     name = match.group(1) if match else text
     if name not in known:
-        raise UserError(f"data.augment: no {text!r}; {nearest(name, known)}")
+        raise plugins.missing("data.augment", name, known)
     wanted = list(inspect.signature(known[name]).parameters.values())[1:]
     given = tuple(parameter.name for parameter in wanted if parameter.name in _GIVEN)
     wanted, inside = wanted[len(given) :], match.group(2) if match else None

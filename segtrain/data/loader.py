@@ -23,6 +23,7 @@ import numpy as np
 
 from segtrain.config import Data
 from segtrain.data import augment, augment1d
+from segtrain.data.albumentations_pipeline import Pipeline
 from segtrain.data.augment import Step, Window
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import SegtrainError, UserError
@@ -192,10 +193,19 @@ class Loader:
         return Batch(self._slots.images[slot, :count], self._slots.masks[slot, :count], indices)
 
 
+def pipelines(data: Data) -> dict[str, str]:
+    """The files that the augmentation is read from, each with its SHA-256."""
+    given = [value for step in _steps(data) for value in step.arguments]
+    return {value.file: value.sha256 for value in given if isinstance(value, Pipeline)}
+
+
+def _steps(data: Data) -> list[Step]:
+    return (augment1d.parse if len(data.crop) == 1 else augment.parse)(data.augment)
+
+
 def recipe(dataset: Dataset, data: Data, channels: int, seed: int) -> Recipe:
     """How a config makes training crops of a dataset's samples."""
-    parse = augment1d.parse if len(data.crop) == 1 else augment.parse
-    steps = parse(data.augment)
+    steps = _steps(data)
     return Recipe(dataset, data.crop, channels, steps, seed, data.foreground, data.cat_max_ratio)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from segtrain import config as configs
+from segtrain import plugins
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch
@@ -96,6 +97,7 @@ def _answer(question: dict[str, Any]) -> int:
     from segtrain.training.learner import Learner
     from segtrain.training.progress import memory as used
 
+    plugins.use_known()
     config = configs.parse(question["config"])
     contexts = [mx.Context(*device) for device in question["devices"]]
     count, crop = question["batch"], config.data.crop
