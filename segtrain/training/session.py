@@ -57,8 +57,9 @@ class Session:
     ):
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop, self.watchers = loader, val, stop, watchers
-        net = learner.net
-        self.predictor = Predictor(net, learner.contexts[0], policy_of(config), net.side, net.stride)
+        net, context = learner.net, learner.contexts[0]
+        way = policy_of(config)
+        self.predictor = Predictor(net.inference(), context, way, net.side, net.stride)
         self._saved = time.monotonic()
         self._last: Optional[Step] = None
         self.evaluated: Tuple[int, Optional[Dict[str, Any]]] = (0, None)
