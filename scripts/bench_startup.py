@@ -27,33 +27,29 @@ import turns
 
 CONFIG = Path(__file__).parents[1] / "configs/camvid-unet.yaml"
 SEGTRAIN = [sys.executable, "-m", "segtrain"]
-LONGEST = 120  # seconds
 
 
 def until(command, sign, environment):
     """Seconds until the command writes `sign` to its terminal, or ends where that is None."""
-    begun = time.perf_counter()
-    child, terminal = pty.fork()
-    if not child:
-        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("4H", 24, 200, 0, 0))  # else no bar has room
-        os.execvpe(command[0], command, environment)
-    seen = b""
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("4H", 24, 200, 0, 0))  # room for a bar
+    begun, seen = time.perf_counter(), b""
+    child = subprocess.Popen(
+        command, stdin=inside, stdout=inside, stderr=inside, env=environment, preexec_fn=os.setpgrp
+    )
+    os.close(inside)
     while sign is None or sign not in seen:
         try:
             read = os.read(terminal, 65536)
         except OSError:  # the terminal closes when the last process on it has ended
-            read = b""
-        if not read:
             break
         seen += read
-        if time.perf_counter() - begun > LONGEST:
-            break
     seconds = time.perf_counter() - begun
     if sign is not None:
-        os.killpg(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        os.killpg(child.pid, signal.SIGKILL)
+    status = child.wait()
     os.close(terminal)
-    if sign is None and status or sign is not None and sign not in seen:
+    if (sign is None and status) or (sign is not None and sign not in seen):
         raise SystemExit(f"{' '.join(command)} failed:\n{seen.decode(errors='replace')}")
     return seconds
 
