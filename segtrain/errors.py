@@ -5,6 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Iterable
 
+LOST = "another rank is gone"  # of several that train together; this one's end is no cause
+
 
 class SegtrainError(Exception):
     """A failure that is reported as one line: a check that failed, a worker that died."""

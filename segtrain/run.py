@@ -64,11 +64,12 @@ def is_taken(path: Path) -> bool:
 class Run:
     """A run folder that exists; `open` finds one and `create` makes one.
 
-    quiet: `log` writes to the file only.
+    quiet: `log` writes to the file only; mine: whether it is this process that writes, among several
+    that train together.
     """
 
     def __init__(self, path: Path):
-        self.path, self.quiet = path, False
+        self.path, self.quiet, self.mine = path, False, True
 
     @classmethod
     def open(cls, path: Path) -> Run:

@@ -15,13 +15,22 @@ import typer
 from typer.core import TyperGroup
 from typing_extensions import Annotated
 
-from segtrain.errors import SegtrainError, UserError
+from segtrain.errors import LOST, SegtrainError, UserError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _INSTALL_HEADLESS = (
     "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9' mends it"
 )
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# What Horovod says of the others when one of them has gone: its own words, and Gloo's.
+_LOST = (
+    "Horovod has been shut down",
+    "Read error [",
+    "writev [",
+    "Connection closed by peer [",
+    "Socket closed [",
+    "Timed out waiting",
+)
 
 
 # What --help shows, in this order; a command that isn't named here comes after these.
@@ -84,6 +93,8 @@ def _worded(error: BaseException) -> Tuple[str, int]:
         return "stopped at once; what was saved before is whole", 130
     if isinstance(error, SegtrainError):
         return str(error), error.exit_code
+    if type(error).__name__ == "MXNetError" and any(words in str(error) for words in _LOST):
+        return LOST, 1
     if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None):
         return _of_installation(error), 2
     if isinstance(error, OSError):

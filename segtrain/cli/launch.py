@@ -9,10 +9,6 @@ from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, app
 
-_HOROVOD = (
-    "segtrain has no Horovod engine yet; --engine ps needs nothing that MXNet's wheels don't bring"
-)
-
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 def launch(
@@ -22,8 +18,10 @@ def launch(
         Optional[Path],
         typer.Option(metavar="FILE", help="Lines like `node1 slots=2`, which ssh reaches."),
     ] = None,
-    engine: Annotated[str, typer.Option(help="ps: MXNet's parameter server.")] = "ps",
-    servers: Annotated[int, typer.Option(min=0, help="Parameter servers; 0: one per host.")] = 0,
+    engine: Annotated[
+        str, typer.Option(help="ps: MXNet's parameter server; horovod: where it is installed.")
+    ] = "ps",
+    servers: Annotated[int, typer.Option(min=0, help="Of --engine ps; 0: one per host.")] = 0,
     address: Annotated[
         str, typer.Option(metavar="IP", help="Of this machine, for the others; found without it.")
     ] = "",
@@ -44,17 +42,19 @@ def launch(
         segtrain launch -n 2 -- train mydata.yaml
 
         segtrain launch -n 8 --hosts hosts.txt -- train mydata.yaml train.batch=64 --out runs/large
+
+        segtrain launch -n 4 --engine horovod -- train mydata.yaml
     """
     from segtrain.errors import UserError, nearest
-    from segtrain.machines.launch import Settings, read_hosts
     from segtrain.machines.launch import launch as run
+    from segtrain.machines.places import Settings, read_hosts
 
-    if engine == "horovod":
-        raise UserError(_HOROVOD)
-    if engine != "ps":
-        raise UserError(f"--engine {engine}: {nearest(engine, ['ps'])}")
+    if engine not in ("ps", "horovod"):
+        raise UserError(f"--engine {engine}: {nearest(engine, ['ps', 'horovod'])}")
     if hosts and not hosts.is_file():
         raise UserError(f"--hosts {hosts}: there is no such file")
     found = read_hosts(hosts) if hosts else []
     said = ["segtrain", "launch", "-n", str(ranks), *(["--hosts", str(hosts)] if hosts else [])]
-    run(command, Settings(ranks, found, servers, address, ssh, timeout), shlex.join([*said, "--"]))
+    said += ["--engine", engine] if engine != "ps" else []
+    settings = Settings(ranks, found, engine, servers, address, ssh, timeout)
+    run(command, settings, shlex.join([*said, "--"]))

@@ -60,6 +60,8 @@ def train(
         write_json(json, rehearse(effective, folder, devices))
         return
     run = run_training(effective, folder, devices, resume, max_seconds=seconds, quiet=quiet)
+    if not run.mine:
+        return
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     if not quiet:
         say(

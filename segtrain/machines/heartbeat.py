@@ -17,7 +17,7 @@ _begun, _writing = threading.Event(), threading.Lock()
 
 
 def tell(**state: Any) -> None:
-    """Say that a stage (starting, joining, training, saving) has begun, or where the run is."""
+    """Say that a stage (starting, joining, training, saving, reporting) has begun, or which run."""
     _state.update(state)
     if _begun.is_set():
         _write()

@@ -1,8 +1,7 @@
 """Processes that train together, started here or over ssh, watched, and ended as one.
 
-The engine is MXNet's parameter server: a scheduler, servers, and workers, which find each other by the
-variables DMLC_*. Each runs `segtrain.machines.member`, whose input is its lifeline and whose output says
-where it stands. The first one that fails, falls silent or gets nowhere ends the whole job.
+Each runs `segtrain.machines.member`, whose input is its lifeline and whose output says where it stands.
+The first one that fails, falls silent or gets nowhere ends the whole job. `places` says which there are.
 """
 
 from __future__ import annotations
@@ -11,59 +10,28 @@ import contextlib
 import os
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence
 
-from segtrain.errors import SegtrainError, Stopped, UserError
+from segtrain.errors import LOST, SegtrainError, Stopped, UserError
 from segtrain.machines import heartbeat
+from segtrain.machines.places import HERE, Place, Plan, Settings, plan
 from segtrain.machines.threads import cores
 
-HERE = "localhost"
-JOINING = 25.0  # seconds in which all must have found the scheduler, once all look for it
+JOINING = 25.0  # seconds in which all must have found each other, once all look
 BUSY = 900.0  # seconds without a step in which a process may compute; one that waits gets less
 STARTS = 3  # of a job whose server dies before the first step
-IDLE = 0.05  # of a core: less is waiting
+LATE = 3.0  # seconds in which the end of a process is seen, after that of those that it left
+IDLE = 0.2  # of a core: less is waiting, for Horovod looks around meanwhile
 PASSED_ON = ("MXNET_", "SEGTRAIN_", "PS_")  # beginnings of variables that go over ssh too
 
 
 class ServerDied(SegtrainError):
     """MXNet's server has died before the first step, as it sometimes does: `init 0 first`."""
-
-
-class Host(NamedTuple):
-    """A machine, and how many ranks it gets."""
-
-    name: str
-    slots: int
-
-
-class Place(NamedTuple):
-    """What a process of the job is, and where."""
-
-    role: str  # scheduler, server or worker
-    host: str
-    environment: Dict[str, str]
-    rank: int = -1
-
-    def __str__(self) -> str:
-        who = f"rank {self.rank}" if self.rank >= 0 else f"the {self.role}"
-        return f"{who} on {self.host}"
-
-
-class Settings(NamedTuple):
-    """How a job is started and watched."""
-
-    ranks: int
-    hosts: Sequence[Host] = ()
-    servers: int = 0  # one per host
-    address: str = ""  # of the scheduler; found where it is empty
-    ssh: str = "ssh"
-    silence: float = 20.0  # seconds without a heartbeat, or a step, that end the job
 
 
 def launch(command: Sequence[str], settings: Settings, said: str) -> None:
@@ -75,68 +43,18 @@ def launch(command: Sequence[str], settings: Settings, said: str) -> None:
     _check(command)
     with _signals() as asked:
         for attempt in range(STARTS):
-            job = Job(plan(settings), command, settings, said)
-            try:
-                job.watch(asked)
-                return
-            except ServerDied as error:
-                if attempt + 1 == STARTS or asked:
-                    raise
-                print(f"segtrain: {error}; starting again", file=sys.stderr, flush=True)
-                command = [*command, *(["--resume"] if job.has_begun() else [])]
-            finally:
-                job.end()
-
-
-def read_hosts(path: Path) -> List[Host]:
-    """The hosts of a file with lines like `node1` or `node1 slots=2`.
-
-    UserError for a line that is something else, or a file without hosts.
-    """
-    hosts = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words:
-            continue
-        slots = words[1].partition("slots=")[2] if len(words) == 2 else "1" * (len(words) == 1)
-        if not slots.isdigit() or not int(slots):
-            raise UserError(f"{path}:{number}: write a host and its ranks, like `node1 slots=2`")
-        hosts.append(Host(words[0], int(slots)))
-    if not hosts:
-        raise UserError(f"{path} names no host")
-    return hosts
-
-
-def plan(settings: Settings) -> List[Place]:
-    """The processes of a job: the scheduler here, servers and workers on the hosts in turn."""
-    hosts = list(settings.hosts) or [Host(HERE, settings.ranks)]
-    slots = [host.name for host in hosts for _ in range(host.slots)]
-    if len(slots) < settings.ranks:
-        raise UserError(
-            f"-n {settings.ranks}, but the hosts have {len(slots)} slots: add `slots=` to their lines"
-        )
-    slots = slots[: settings.ranks]
-    used = list(dict.fromkeys(slots))
-    addresses = {name: _address(name) for name in used}
-    servers = settings.servers or len(used)
-    mine = settings.address or _own_address(addresses[used[0]])
-    shared = {
-        "DMLC_PS_ROOT_URI": mine,
-        "DMLC_PS_ROOT_PORT": str(_free_port(mine)),
-        "DMLC_NUM_WORKER": str(settings.ranks),
-        "DMLC_NUM_SERVER": str(servers),
-    }
-    places = [Place("scheduler", HERE, {**shared, "DMLC_ROLE": "scheduler", "DMLC_NODE_HOST": mine})]
-    for number in range(servers):
-        name = used[number % len(used)]
-        own = {"DMLC_ROLE": "server", "DMLC_NODE_HOST": addresses[name]}
-        places.append(Place("server", name, {**shared, **own}))
-    for rank, name in enumerate(slots):
-        own = {"DMLC_ROLE": "worker", "DMLC_NODE_HOST": addresses[name], "SEGTRAIN_RANK": str(rank)}
-        own["SEGTRAIN_LOCAL_RANK"] = str(slots[:rank].count(name))
-        own["SEGTRAIN_LOCAL_RANKS"] = str(slots.count(name))
-        places.append(Place("worker", name, {**shared, **own}, rank))
-    return places
+            with plan(settings) as planned:
+                job = Job(planned, command, settings, said)
+                try:
+                    job.watch(asked)
+                    return
+                except ServerDied as error:
+                    if attempt + 1 == STARTS or asked:
+                        raise
+                    print(f"segtrain: {error}; starting again", file=sys.stderr, flush=True)
+                    command = [*command, *(["--resume"] if job.has_begun() else [])]
+                finally:
+                    job.end()
 
 
 def _check(command: Sequence[str]) -> None:
@@ -144,31 +62,6 @@ def _check(command: Sequence[str]) -> None:
         raise UserError("launch runs train: segtrain launch -n 2 -- train CONFIG")
     if "--dry-run" in command:
         raise UserError("--dry-run is for one process: segtrain train ... --dry-run")
-
-
-def _address(host: str) -> str:
-    if host in (HERE, "127.0.0.1"):
-        return "127.0.0.1"
-    try:
-        return socket.gethostbyname(host)
-    except OSError:
-        raise UserError(f"the host {host} isn't known: is its name right?") from None
-
-
-def _own_address(other: str) -> str:
-    """The address of this machine on the way to `other`; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((other, 9))
-        return str(probe.getsockname()[0])
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            raise UserError(f"--address {address} is none of this machine's") from None
-        return int(probe.getsockname()[1])
 
 
 class Member:
@@ -232,6 +125,10 @@ class Member:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def has_lost_another(self) -> bool:
+        """Whether it has ended because another one had."""
+        return self.last_line().endswith(LOST)
+
     def last_line(self) -> str:
         """The last that it said, of errors first what a person can use."""
         for reader in self._readers:
@@ -263,12 +160,11 @@ def _threads(place: Place) -> Dict[str, str]:
 class Job:
     """The running processes; `watch` returns when all workers are done, and `end` leaves none."""
 
-    def __init__(self, places: Sequence[Place], command: Sequence[str], settings: Settings, said: str):
+    def __init__(self, planned: Plan, command: Sequence[str], settings: Settings, said: str):
         self._settings, self._said, self._command = settings, said, command
+        self._meeting, self._dead_since = planned.meeting, time.monotonic()
         os.environ["SEGTRAIN_LAUNCH"] = said
-        self.members: List[Member] = []
-        for place in places:
-            self.members.append(Member(place, command, settings))
+        self.members = [Member(place, command, settings) for place in planned.places]
         self.workers = [m for m in self.members if m.place.role == "worker"]
 
     def watch(self, asked: List[int]) -> None:
@@ -297,11 +193,7 @@ class Job:
 
     def _find_failure(self, stopping: bool) -> None:
         """SegtrainError where a process has died, is silent, can't join or gets nowhere."""
-        for member in self.members:
-            code = member.process.poll()
-            if code is not None and (code != 0) and not (code == 130 and stopping):
-                how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-                self._fail(member, how, code if code == 2 else 1)
+        self._find_dead(stopping)
         live = [member for member in self.members if member.process.poll() is None]
         now, silence = time.monotonic(), self._settings.silence
         for member in live:
@@ -310,6 +202,19 @@ class Job:
         self._find_stranger(live, now)
         self._find_stuck(now)
 
+    def _find_dead(self, stopping: bool) -> None:
+        """The first that has ended by itself, and not because it had lost another one."""
+        fine = (None, 0, 130) if stopping else (None, 0)
+        dead = [m for m in self.members if m.process.poll() not in fine]
+        self._dead_since = self._dead_since if dead else time.monotonic()
+        causes = [member for member in dead if not member.has_lost_another()]
+        if not causes and time.monotonic() - self._dead_since < LATE:
+            return
+        for member in sorted(causes or dead, key=lambda m: m.process.returncode > 0):
+            code = member.process.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
+            self._fail(member, how, code if code == 2 else 1)
+
     def _find_stranger(self, live: List[Member], now: float) -> None:
         """A worker that hasn't found the others, though all have been looking for them for long."""
         if any(member.state["stage"] == "starting" for member in live):
@@ -317,9 +222,7 @@ class Job:
         begun = max((m.moved for m in live if m.state["stage"] == "joining"), default=now)
         lost = [worker for worker in self.workers if worker.state["stage"] == "joining"]
         if lost and now - begun > JOINING:
-            port = lost[0].place.environment
-            where = f"{port['DMLC_PS_ROOT_URI']}:{port['DMLC_PS_ROOT_PORT']}"
-            self._fail(lost[0], f"can't reach the scheduler at {where} or the servers (a firewall?)")
+            self._fail(lost[0], f"can't reach {self._meeting} (a firewall?)")
 
     def _find_stuck(self, now: float) -> None:
         """The worker that is furthest behind, where none has moved for long and all just wait."""
@@ -377,4 +280,4 @@ def _signals() -> Iterator[List[int]]:
             signal.signal(number, handler)
 
 
-__all__ = ["Host", "Settings", "launch", "plan", "read_hosts"]
+__all__ = ["launch"]

@@ -25,14 +25,14 @@ def main(arguments: List[str]) -> None:
     _choose_cards()
     code = 0
     try:
-        if os.environ["DMLC_ROLE"] == "worker":
+        if os.environ.get("DMLC_ROLE", "worker") == "worker":
             _work(arguments)
         else:
             heartbeat.tell(stage="joining")
             import mxnet  # noqa: F401  (runs the scheduler or the server, and ends the process)
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    # MXNet would wait for the others before it ends; the launcher looks after them.
+    # MXNet and Horovod would wait for the others before they end; the launcher looks after them.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -1,8 +1,9 @@
 """The processes that train together: what they sum, tell one another, and agree upon.
 
-Between them is MXNet's parameter server in its mode `dist_sync`, which adds up what all workers push.
-Every rank runs the same program on its share of each batch, so each calls these functions as
-often and in the same order as the others.
+Between them is an engine behind MXNet's own interface of a kvstore: rank, num_workers, broadcast, and
+pushpull, which adds up what all ranks have (`parameter_server`, or Horovod's `allreduce`). Every rank
+runs the same program on its share of each batch, so each calls these functions as often and in
+the same order as the others.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from functools import partial
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Deque, Dict, List, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from segtrain.machines import heartbeat
 from segtrain.run import Arrays, Run, pack
 
-LAG = 2  # steps after which a request to stop is answered, so that no step waits for the others
+LAG = 2  # steps after which a request is answered, so that no step waits for the others
 _STEP, _LENGTHS, _SHORT, _LONG = range(1 << 20, (1 << 20) + 4)  # keys; the trainer's begin at 0
 _SIZES = {_SHORT: 1 << 12, _LONG: 1 << 18}  # numbers in a message
 
@@ -29,7 +29,7 @@ class Ranks:
     """A process that trains alone; `Workers` are several."""
 
     size, rank = 1, 0
-    store: Optional[Any] = None
+    store: Any = None
     """The kvstore that sums gradients over the ranks."""
 
     @property
@@ -50,6 +50,10 @@ class Ranks:
         heartbeat.advance()
         return stop
 
+    def agree_to_save(self, late: bool) -> bool:
+        """Whether all ranks save now, because it was `late` for the first one a few steps ago."""
+        return late
+
     def gather(self, data: bytes) -> List[bytes]:
         """What each rank has, in their order; waits for all of them."""
         return [data]
@@ -62,37 +66,52 @@ class Ranks:
         """The run folder, which the first rank alone writes to and reads from."""
         return Run(path)
 
+    def leave(self) -> None:
+        """Part from the others, with whom nothing is exchanged any more."""
+
 
 class Workers(Ranks):
-    """The workers of a parameter server that is already there.
+    """Processes that have met.
 
-    rank: this one's, where the launcher has given it one (SEGTRAIN_RANK); else the server's choice.
+    engine: a module with `join`, which gives a kvstore, and `leave`; rank: this one's, where the
+    launcher has given it one (SEGTRAIN_RANK); else the engine's choice.
     """
 
-    def __init__(self, store: Any):
-        # The trainer hands out the parameters just before it sends the first gradients, and MXNet
-        # doesn't keep that order by itself.
-        store.broadcast = partial(_broadcast, store)
-        self.store, self.size = store, store.num_workers
-        self.rank = int(os.environ.get("SEGTRAIN_RANK", store.rank))
+    def __init__(self, engine: Any):
+        self._engine, self.store, self._apart = engine, engine.join(), False
+        self.size = self.store.num_workers
+        self.rank = int(os.environ.get("SEGTRAIN_RANK", self.store.rank))
         self._buffers: Dict[int, mx.nd.NDArray] = {}
-        self._flags: Deque[mx.nd.NDArray] = deque()
-        self._asked = self._agreed = False
+        self._requests: Deque[mx.nd.NDArray] = deque()
+        self._stop_asked = self._stop_agreed = False
+        self._save_asked = self._save_agreed = self._waiting = False
 
     def totals(self, values: Sequence[float]) -> mx.nd.NDArray:
-        mine = mx.nd.array([*values, float(self._asked)])
-        summed = self._add(_STEP, mine)
-        self._flags.append(summed[-1:])
-        if len(self._flags) > LAG:
-            self._agreed |= bool(self._flags.popleft().asscalar())
-        return summed[:-1]
+        asked = [float(self._stop_asked), float(self._save_asked)]
+        self._save_asked = False
+        summed = self._add(_STEP, mx.nd.array([*values, *asked]))
+        self._requests.append(summed[-len(asked) :])
+        if len(self._requests) > LAG:
+            stop, save = self._requests.popleft().asnumpy() > 0
+            self._stop_agreed |= bool(stop)
+            self._save_agreed |= bool(save)
+        return summed[: -len(asked)]
 
     def agree(self, stop: bool) -> bool:
         heartbeat.advance()
-        self._asked = stop
-        return self._agreed
+        self._stop_asked = stop
+        return self._stop_agreed
+
+    def agree_to_save(self, late: bool) -> bool:
+        agreed, self._save_agreed = self._save_agreed, False
+        asks = late and self.first and not (agreed or self._waiting)  # once, until it is answered
+        self._save_asked |= asks
+        self._waiting = asks or (self._waiting and not agreed)
+        return agreed
 
     def gather(self, data: bytes) -> List[bytes]:
+        if self._apart:
+            return [data]
         lengths = np.zeros((self.size, 2), np.float32)  # a float32 counts to 2^24
         lengths[self.rank] = divmod(len(data), 1 << 16)
         high, low = self._sum_exactly(_LENGTHS, lengths.ravel()).reshape(-1, 2).astype(int).T
@@ -105,6 +124,11 @@ class Workers(Ranks):
 
     def run(self, path: Path) -> Run:
         return _SharedRun(path, self)
+
+    def leave(self) -> None:
+        mx.nd.waitall()
+        self._engine.leave()
+        self._apart = True
 
     def _exchange(self, mine: np.ndarray) -> bytes:
         """The sum of uint16 numbers of which each is another rank's zero, as bytes."""
@@ -123,35 +147,17 @@ class Workers(Ranks):
     def _add(self, key: int, mine: mx.nd.NDArray) -> mx.nd.NDArray:
         """The sums over the ranks, on their way.
 
-        Through one array for each key: that makes MXNet keep the order of the messages. The server
-        counts messages, not ranks, and would add up two of one that is early.
+        Through one array for each key: that makes MXNet keep the order of the messages. The parameter
+        server counts messages, not ranks, and would add up two of one that is early; Horovod
+        refuses a second one of the same name.
         """
         if key not in self._buffers:
             self._buffers[key] = mx.nd.zeros_like(mine)
-            _init(self.store, key, self._buffers[key])
+            self.store.broadcast(key, self._buffers[key], self._buffers[key])
         buffer = self._buffers[key]
         buffer[:] = mine
-        self.store.pushpull(key, buffer)  # type: ignore[union-attr]
+        self.store.pushpull(key, buffer)
         return buffer.copy()
-
-
-def _init(store: Any, key: int, value: mx.nd.NDArray) -> None:
-    """Make a key known to the servers, and be sure that it is before anybody asks for it.
-
-    From a copy that went through numpy: a weight that has been used may lie in oneDNN's layout, which
-    MXNet 1.9.1 can't send; it says so only later, and the server dies meanwhile.
-    """
-    store.init(key, mx.nd.array(value.asnumpy(), dtype=value.dtype))
-    mx.nd.waitall()
-    store._barrier()
-
-
-def _broadcast(store: Any, key: int, value: mx.nd.NDArray, out: Any, priority: int = 0) -> None:
-    """Give all ranks one rank's value; waits until all of them have it."""
-    _init(store, key, value)
-    store.pull(key, out, priority=priority)
-    mx.nd.waitall()
-    store._barrier()
 
 
 class _SharedRun(Run):
@@ -159,7 +165,7 @@ class _SharedRun(Run):
 
     def __init__(self, path: Path, ranks: Ranks):
         super().__init__(path)
-        self._ranks = ranks
+        self._ranks, self.mine = ranks, ranks.first
 
     def lock(self) -> int:
         return super().lock() if self._ranks.first else os.open(os.devnull, os.O_RDONLY)
@@ -197,13 +203,19 @@ ALONE = Ranks()
 
 
 def join() -> Ranks:
-    """The ranks that this process is one of: those of the parameter server that DMLC_* name, if any.
+    """The ranks that this process is one of, when all of them are there.
 
-    Waits until all of them are there.
+    Those of Horovod where the variables HOROVOD_* name them, those of the parameter server that DMLC_*
+    name, or this process alone.
     """
-    if os.environ.get("DMLC_ROLE") != "worker":
+    by_horovod = "HOROVOD_RANK" in os.environ
+    if not by_horovod and os.environ.get("DMLC_ROLE") != "worker":
         return ALONE
     heartbeat.tell(stage="joining")
-    workers = Workers(mx.kv.create("dist_sync"))
+    if by_horovod:
+        from segtrain.machines import allreduce as engine
+    else:
+        from segtrain.machines import parameter_server as engine  # type: ignore[no-redef]
+    workers = Workers(engine)
     heartbeat.tell(stage="training")
     return workers

@@ -243,8 +243,8 @@ class Session:
 
     def _save_is_due(self) -> bool:
         steps, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
-        late = minutes and time.monotonic() - self._saved >= 60 * minutes
-        return bool(late or (steps and self._step % steps == 0))
+        late = bool(minutes) and time.monotonic() - self._saved >= 60 * minutes
+        return self.learner.ranks.agree_to_save(late) or bool(steps and self._step % steps == 0)
 
     def _save(self) -> None:
         """The checkpoint `last`, and history.csv."""

@@ -79,9 +79,11 @@ def train(
             stop.watch_for(run.path / "STOP")
             session = Session(run, made.config, made.learner, made.loader, made.val, stop, watchers)
             session.go()
-            if report and ranks.size == 1:  # the others would wait for it
+            ranks.leave()
+            if report and ranks.first:
                 _report(run, session, devices)
         except Stopped as stopped:
+            ranks.leave()
             raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, devices)}") from None
         except mx.MXNetError as error:
             raise _of_memory(error, made.config) from error
@@ -94,6 +96,7 @@ def _report(run: Run, session: Session, devices: str) -> None:
     """Write report.html; the run is whole without it, so what goes wrong is a line in the log."""
     from segtrain.report import report
 
+    heartbeat.tell(stage="reporting")
     epoch, scores = session.evaluated
     try:
         report(run.path, device=devices, scores=scores if epoch == run.best()["epoch"] else None)

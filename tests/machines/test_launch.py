@@ -1,5 +1,7 @@
 """Ranks that train together: equal to one process, ended as one, resumed by any number."""
 
+import importlib.util
+import json
 import os
 import shlex
 import signal
@@ -13,8 +15,17 @@ import pytest
 from conftest import run, start
 
 from segtrain.errors import UserError
-from segtrain.machines.launch import Host, Settings, plan, read_hosts
+from segtrain.machines import places
+from segtrain.machines.places import Host, Settings, plan, read_hosts
 from segtrain.machines.ranks import Ranks
+
+HOROVOD = pytest.param(
+    "horovod",
+    marks=pytest.mark.skipif(
+        importlib.util.find_spec("horovod") is None, reason="Horovod isn't installed (README)"
+    ),
+)
+ENGINES = pytest.mark.parametrize("engine", ["ps", HOROVOD])
 
 SMALL = """
 model: {name: unet, widths: [8, 16], units: 1, norm: none}
@@ -103,28 +114,62 @@ def member(role, pid):
     raise AssertionError(f"no {role}")
 
 
-def test_two_ranks_are_one_process(home):
-    process = launched(home / "small.yaml", "--out", home / "two")
+@ENGINES
+def test_two_ranks_are_one_process(home, engine):
+    folder = home / engine
+    process = launched(
+        *(home / "small.yaml", "--out", folder, "--json", home / "told.json", "--quiet"),
+        options=("--engine", engine),
+    )
+    text = process.communicate(timeout=240)[0]
+    assert process.returncode == 0 and not text, text
+    same(home / "one", folder)
+    for made in ("config.yaml", "history.csv", "checkpoints/best/model.params", "report.html"):
+        assert (folder / made).is_file()
+    assert json.loads((home / "told.json").read_text())["best"]["epoch"] == 5
+
+
+@ENGINES
+def test_all_ranks_save_where_the_first_one_finds_it_late(home, engine):
+    """In one epoch of 50 steps, whose end is the last save; the one before was in its midst."""
+    longer = ("train.epochs=1", "data.train=200", "eval.every=1", "--quiet")
+    code, text = run("train", home / "small.yaml", *longer, "--out", home / f"{engine}-once")
+    assert code == 0, text
+    folder = home / f"{engine}-late"
+    process = launched(
+        *(home / "small.yaml", *longer, "checkpoint.every_minutes=1e-9", "--out", folder),
+        options=("--engine", engine),
+    )
     text = process.communicate(timeout=240)[0]
     assert process.returncode == 0, text
-    same(home / "one", home / "two")
-    for made in ("config.yaml", "history.csv", "checkpoints/best/model.params"):
-        assert (home / "two" / made).is_file()
+    before = json.loads((folder / "checkpoints/last.previous/state.json").read_text())
+    assert before["epoch"] == 0 and 40 < before["batch"] < 50
+    same(home / f"{engine}-once", folder)
 
 
 @pytest.mark.parametrize(
-    ("role", "number", "said"),
+    ("engine", "role", "number", "said"),
     [
-        ("rank 1", signal.SIGKILL, "rank 1 on localhost was killed by signal 9"),
-        ("server", signal.SIGKILL, "the server on localhost was killed by signal 9"),
-        ("scheduler", signal.SIGKILL, "the scheduler on localhost was killed by signal 9"),
-        ("rank 0", signal.SIGSTOP, "rank 0 on localhost has said nothing for 5 s"),
+        ("ps", "rank 1", signal.SIGKILL, "rank 1 on localhost was killed by signal 9"),
+        ("ps", "server", signal.SIGKILL, "the server on localhost was killed by signal 9"),
+        ("ps", "scheduler", signal.SIGKILL, "the scheduler on localhost was killed by signal 9"),
+        ("ps", "rank 0", signal.SIGSTOP, "rank 0 on localhost has said nothing for 5 s"),
+        pytest.param(
+            *("horovod", "rank 1", signal.SIGKILL, "rank 1 on localhost was killed by signal 9"),
+            marks=HOROVOD.marks,
+        ),
+        pytest.param(
+            *("horovod", "rank 1", signal.SIGSTOP, "rank 1 on localhost has said nothing for 5 s"),
+            marks=HOROVOD.marks,
+        ),
     ],
 )
-def test_one_that_fails_ends_all_and_the_run_resumes(home, role, number, said):
-    folder = home / f"{role.replace(' ', '')}-{number.name}"
+def test_one_that_fails_ends_all_and_the_run_resumes(home, engine, role, number, said):
+    folder = home / f"{engine}-{role.replace(' ', '')}-{number.name}"
     process = launched(
-        home / "small.yaml", "train.epochs=1000", "--out", folder, options=("--timeout", 5), env=marked()
+        *(home / "small.yaml", "train.epochs=1000", "--out", folder),
+        options=("--timeout", 5, "--engine", engine),
+        env=marked(),
     )
     wait_until(lambda: (folder / "history.csv").exists(), process)
     os.kill(member(role, process.pid), number)
@@ -134,21 +179,27 @@ def test_one_that_fails_ends_all_and_the_run_resumes(home, role, number, said):
     assert process.returncode == 1 and said in text and "its last line: " in text, text
     assert not descendants(process.pid)
     command = shlex.split(text.split("To go on: ")[1].splitlines()[0])
-    assert command[:5] == ["segtrain", "launch", "-n", "2", "--"] and command[-1] == "--resume"
+    by = [] if engine == "ps" else ["--engine", engine]
+    assert command[:-5] == ["segtrain", "launch", "-n", "2", *by, "--"], command
+    assert command[-5:] == ["train", f"{folder}/config.yaml", "--out", str(folder), "--resume"]
     assert (folder / "checkpoints/last/state.json").is_file()
 
 
-def test_stopped_and_resumed_by_another_number_of_ranks(home):
-    folder = home / "stopped"
-    out = ("--out", folder, "train.epochs=5", "eval.every=5")
-    process = launched(home / "small.yaml", *out, "data.workers=1", env=marked())
+@ENGINES
+def test_stopped_and_resumed_by_another_number_of_ranks(home, engine):
+    folder = home / f"{engine}-stopped"
+    process = launched(
+        *(home / "small.yaml", "--out", folder, "data.workers=1"),
+        options=("--engine", engine),
+        env=marked(),
+    )
     wait_until(lambda: (folder / "history.csv").exists(), process)
     process.send_signal(signal.SIGINT)
     text = process.communicate(timeout=60)[0]
     assert not descendants(process.pid)
     if process.returncode == 0:
         pytest.skip("the run was over before it could be stopped")
-    assert process.returncode == 130 and "segtrain launch -n 2 -- train" in text, text
+    assert process.returncode == 130 and "segtrain launch -n 2 " in text, text
     code, text = run("train", folder / "config.yaml", "--out", folder, "--resume")
     assert code == 0, text
     same(home / "one", folder)
@@ -166,19 +217,21 @@ def test_ranks_go_when_the_launcher_is_killed(home):
         time.sleep(0.1)
 
 
-def test_over_ssh(home, tmp_path):
+@ENGINES
+def test_over_ssh(home, tmp_path, engine):
     """With a stand-in for ssh that runs the command here, as sshd would: in a shell, in $HOME."""
     ssh = tmp_path / "ssh"
     ssh.write_text('#!/bin/sh\nhost=$1; shift; cd /; echo "$host" >> "$0.log"; exec sh -c "$*"\n')
     ssh.chmod(0o755)
     (tmp_path / "hosts").write_text("127.0.0.2 slots=1\n127.0.0.3  # the second one\n")
     options = ("--hosts", tmp_path / "hosts", "--ssh", ssh, "--address", "127.0.0.1")
-    process = launched(home / "small.yaml", "--out", home / "ssh", options=options)
+    folder = home / f"{engine}-ssh"
+    process = launched(home / "small.yaml", "--out", folder, options=(*options, "--engine", engine))
     text = process.communicate(timeout=240)[0]
     assert process.returncode == 0, text
-    same(home / "one", home / "ssh")
-    hosts = (tmp_path / "ssh.log").read_text().split()  # a server and a rank on each, and their ends
-    assert set(hosts) == {"127.0.0.2", "127.0.0.3"} and len(hosts) >= 4
+    same(home / "one", folder)
+    hosts = (tmp_path / "ssh.log").read_text().split()  # a rank on each; by ps servers, and their ends
+    assert set(hosts) == {"127.0.0.2", "127.0.0.3"} and len(hosts) >= (4 if engine == "ps" else 2)
 
 
 def test_a_users_mistake_is_said_once(home):
@@ -187,50 +240,87 @@ def test_a_users_mistake_is_said_once(home):
     assert process.returncode == 2 and "train.lr" in text, text
 
 
-def test_servers_listen_on_their_interface_only(home):
-    places = plan(Settings(2))
-    assert {p.environment["DMLC_NODE_HOST"] for p in places} == {"127.0.0.1"}
-    assert {p.environment["DMLC_PS_ROOT_URI"] for p in places} == {"127.0.0.1"}
-    process = launched(home / "small.yaml", "train.epochs=1000", "--out", home / "ports", env=marked())
-    wait_until(lambda: (home / "ports/history.csv").exists(), process)
+@ENGINES
+def test_they_listen_on_their_interface_only(home, engine):
+    folder = home / f"{engine}-ports"
+    process = launched(
+        *(home / "small.yaml", "train.epochs=1000", "--out", folder),
+        options=("--engine", engine),
+        env=marked(),
+    )
+    wait_until((folder / "history.csv").exists, process)
     ours = set()
-    for pid in descendants(process.pid):
+    for pid in (process.pid, *descendants(process.pid)):
         for fd in os.listdir(f"/proc/{pid}/fd"):
             try:
                 link = os.readlink(f"/proc/{pid}/fd/{fd}")
             except OSError:
                 continue
             ours.update([link[8:-1]] if link.startswith("socket:[") else [])
-    with open("/proc/net/tcp") as file:
-        rows = [line.split() for line in file.readlines()[1:]]
-    listening = [row[1] for row in rows if row[3] == "0A" and row[9] in ours]
+    rows = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with open(table) as file:
+            rows += [line.split() for line in file.readlines()[1:]]
     process.kill()
     process.communicate()
-    assert len(listening) >= 4
-    assert all(address.startswith("0100007F:") for address in listening), listening
+    # Gloo listens no longer once all are connected, but on the interface of their connections.
+    addresses = [row[1] for row in rows if row[9] in ours]
+    assert len(addresses) >= 4
+    assert all(address.startswith("0100007F:") for address in addresses), addresses
 
 
 # ---- without processes
 
 
 def test_the_plan():
-    places = plan(Settings(3, [Host("127.0.0.2", 2), Host("127.0.0.3", 4)], address="127.0.0.1"))
-    assert [str(p) for p in places] == [
-        "the scheduler on localhost",
-        "the server on 127.0.0.2",
-        "the server on 127.0.0.3",
-        "rank 0 on 127.0.0.2",
-        "rank 1 on 127.0.0.2",
-        "rank 2 on 127.0.0.3",
-    ]
-    assert [p.environment.get("SEGTRAIN_LOCAL_RANK") for p in places[3:]] == ["0", "1", "0"]
-    with pytest.raises(UserError, match="2 slots"):
-        plan(Settings(3, [Host("127.0.0.2", 2)]))
-    with pytest.raises(UserError, match="none of this machine's"):
-        plan(Settings(1, address="192.0.2.1"))
+    hosts = [Host("127.0.0.2", 2), Host("127.0.0.3", 4)]
+    with plan(Settings(3, hosts, address="127.0.0.1")) as (found, meeting):
+        assert [str(place) for place in found] == [
+            "the scheduler on localhost",
+            "the server on 127.0.0.2",
+            "the server on 127.0.0.3",
+            "rank 0 on 127.0.0.2",
+            "rank 1 on 127.0.0.2",
+            "rank 2 on 127.0.0.3",
+        ]
+    assert [place.environment.get("SEGTRAIN_LOCAL_RANK") for place in found[3:]] == ["0", "1", "0"]
+    assert found[0].environment["DMLC_PS_ROOT_PORT"] in meeting
+    with pytest.raises(UserError, match="2 slots"), plan(Settings(3, [Host("127.0.0.2", 2)])):
+        pass
+    with pytest.raises(UserError, match="none of this machine's"), plan(
+        Settings(1, address="192.0.2.1")
+    ):
+        pass
 
 
-@pytest.mark.parametrize("text", ["", "# none", "node1 2", "node1 slots=0", "a b c"])
+@pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod isn't installed")
+def test_the_plan_by_horovod():
+    hosts = [Host("127.0.0.2", 2), Host("127.0.0.3", 4)]
+    with plan(Settings(3, hosts, "horovod", address="127.0.0.1")) as (found, _):
+        assert [str(p) for p in found] == [
+            "rank 0 on 127.0.0.2",
+            "rank 1 on 127.0.0.2",
+            "rank 2 on 127.0.0.3",
+        ]
+    named = ("RANK", "LOCAL_RANK", "CROSS_RANK", "CROSS_SIZE")
+    told = [[int(place.environment[f"HOROVOD_{name}"]) for name in named] for place in found]
+    assert told == [[0, 0, 0, 2], [1, 1, 0, 1], [2, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("extension", [None, "there, but for another framework"])
+def test_horovod_that_is_missing_is_told_with_the_command(monkeypatch, tmp_path, extension):
+    spec = None
+    if extension:
+        (tmp_path / "horovod").mkdir()
+        spec = importlib.util.spec_from_file_location("horovod", tmp_path / "horovod/__init__.py")
+    monkeypatch.setattr(places.importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UserError, match="HOROVOD_WITH_MXNET=1 .*segtrain\\[horovod\\]"), plan(
+        Settings(2, engine="horovod")
+    ):
+        pass
+
+
+@pytest.mark.parametrize("text", ["", "# none", "node1 2", "node1 slots=0", "a b c", "a\nb\na"])
 def test_hosts_files_that_are_wrong(tmp_path, text):
     (tmp_path / "hosts").write_text(text)
     with pytest.raises(UserError, match="hosts"):
@@ -240,8 +330,7 @@ def test_hosts_files_that_are_wrong(tmp_path, text):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--engine", "horovod", "--", "train", "x.yaml"], "Horovod"),
-        (["--engine", "mpi", "--", "train", "x.yaml"], "there are ps"),
+        (["--engine", "mpi", "--", "train", "x.yaml"], "there are horovod, ps"),
         (["--", "eval", "x"], "launch runs train"),
         (["--", "train", "x.yaml", "--dry-run"], "--dry-run"),
         (["--hosts", "nowhere", "--", "train", "x.yaml"], "no such file"),
