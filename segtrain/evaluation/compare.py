@@ -28,9 +28,9 @@ ROUNDS, AT_ONCE = 10_000, 500  # resamples, and how many of them are in memory
 POLICY = (
     f"paired bootstrap over images ({ROUNDS:,} resamples, scores pooled in each, percentile interval) "
     "and a sign test of each image's own score, ties left out; of several runs the scores' means; where "
-    "a config was run with several seeds, also a t test whose variance is that of the bootstrap and that "
-    "between the seeds, with its interval; p is the largest one, or 1 where they point apart; different "
-    f"means p < {LEVEL}, for classes after Holm's correction over all classes (Holm 1979)"
+    "a config was run with several seeds, also a t test whose variance is that of the bootstrap plus "
+    "that between the seeds, with its interval; p is the largest one, or 1 where they point apart; "
+    f"different means p < {LEVEL}, for classes after Holm's correction over all classes (Holm 1979)"
 )
 
 Result = Dict[str, Any]

@@ -40,9 +40,9 @@ class How(NamedTuple):
     """How the inputs are worked through.
 
     model: the identity of the network, as `journal.fingerprint` gives it; resume: leave out inputs
-    whose files are there already; batch: images of one size, or windows, at a time (None: `Predictor` chooses); workers: threads
-    that read, and as many that write; frames: of each video, no more; each_frame: write the files of
-    an image for each of them too.
+    whose files are there already; batch: images of one size, or windows, at a time, None: as many as
+    `Predictor` chooses; workers: threads that read, and as many that write; frames: of each video,
+    no more; each_frame: write the files of an image for each of them too.
     """
 
     model: str = ""
@@ -82,10 +82,10 @@ def predict(
     """Write a mask for each input into `out`, and what else is wanted; the result for JSON.
 
     Keys: masks (paths), classes, inputs[{name, source, mask, and entropy, frames, rate}], skipped
-    (how many were there already), failed[{source, error}], stopped, cut_off{source, frames, count} of the
-    video that stopping has cut off, None without one, seconds. UserError where an input
-    is missing or would be overwritten; where some can't be used, the others are done. For a network
-    of signals a mask is a CSV, and an overlay a plot.
+    (how many were there already), failed[{source, error}], stopped, cut_off{source, frames, count}
+    (the video that stopping has cut off, or None), seconds. UserError where an input is missing or
+    would be overwritten; where some can't be used, the others are done. For a network of signals a
+    mask is a CSV, and an overlay a plot.
     """
     make = OfRecords(out, trained, products) if trained.form else OfImages(out, trained, products)
     try:
