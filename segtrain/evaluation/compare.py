@@ -62,7 +62,7 @@ def compare(
             _check_seed(side[0], other, name)
     groups = [_scored(side, [row["id"] for row in a["images"]]) for side in sides]
     differences = _resampled(*(group.counts for group in groups))
-    seeds = _between_seeds(*(group.pooled for group in groups), one_config(a, b))
+    seeds = _between_seeds([group.pooled for group in groups], one_config(a, b))
     whole, *classes = (_row(groups, differences, seeds, column) for column in range(len(seeds.variance)))
     whole["different"] = whole["p"] < LEVEL
     for row, p in zip(classes, holm([row["p"] for row in classes])):
@@ -173,9 +173,9 @@ def _resampled(a: Sequence[Counts], b: Sequence[Counts]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _between_seeds(a: np.ndarray, b: np.ndarray, one: bool) -> _Seeds:
+def _between_seeds(sides: Sequence[np.ndarray], one: bool) -> _Seeds:
     """The variance within the sides' scores (runs, 1 + classes); `one`: both are of one config."""
-    groups = [np.concatenate([a, b])] if one else [a, b]
+    groups = [np.concatenate(sides)] if one else sides
     freedom = sum(len(group) - 1 for group in groups)
     squares = sum(((group - group.mean(axis=0)) ** 2).sum(axis=0) for group in groups)
     return _Seeds(squares / max(1, freedom), freedom)
@@ -194,33 +194,38 @@ def _sides(a: np.ndarray, b: np.ndarray, of_class: bool) -> Dict[str, int]:
 
 def _row(groups: Sequence[_Side], differences: np.ndarray, seeds: _Seeds, column: int) -> Result:
     a, b = (group.pooled[:, column].mean() for group in groups)
-    drawn = differences[:, column]
+    difference, drawn = b - a, differences[:, column]
     known = drawn[np.isfinite(drawn)]
-    difference, count = b - a, len(known)
-    tails = [((known <= 0).sum() + 1) / (count + 1), ((known >= 0).sum() + 1) / (count + 1)]
-    wins = _sides(*(group.own[:, column] for group in groups), bool(column))
-    row = {
+    wins = _sides(groups[0].own[:, column], groups[1].own[:, column], bool(column))
+    p_bootstrap, p_sign = _p_of(known), sign_test(wins["a"], wins["b"])
+    p_seeds, interval = None, metrics.interval(drawn)
+    if seeds.freedom and len(known) and np.isfinite(difference):
+        of_seeds = seeds.variance[column] * sum(1 / len(group.pooled) for group in groups)
+        p_seeds, ends = t_test(difference, known.var(), of_seeds, seeds.freedom)
+        interval = np.clip(ends, -1, 1).tolist()  # which few seeds may exceed
+    apart = not np.isfinite(difference) or difference * (wins["b"] - wins["a"]) <= 0
+    return {
         "a": number(a),
         "b": number(b),
         "difference": number(difference),
-        "ci95": metrics.interval(drawn),
+        "ci95": interval,
         "wins": wins,
-        "p_bootstrap": min(1.0, 2 * float(min(tails))),
-        "p_sign": sign_test(wins["a"], wins["b"]),
-        "p_seeds": None,
+        "p_bootstrap": p_bootstrap,
+        "p_sign": p_sign,
+        "p_seeds": p_seeds,
+        "p": 1.0 if apart else max(p_bootstrap, p_sign, p_seeds or 0.0),
     }
-    if seeds.freedom and np.isfinite(difference) and count:
-        runs = [len(group.pooled) for group in groups]
-        of_seeds = seeds.variance[column] * sum(1 / n for n in runs)
-        row["p_seeds"], row["ci95"] = t_test(difference, known.var(), of_seeds, seeds.freedom)
-    apart = not np.isfinite(difference) or difference * (wins["b"] - wins["a"]) <= 0
-    row["p"] = 1.0 if apart else max(row[key] or 0.0 for key in ("p_bootstrap", "p_sign", "p_seeds"))
-    return row
+
+
+def _p_of(known: np.ndarray) -> float:
+    """The two-sided p-value of resampled differences."""
+    tails = [(known <= 0).sum() + 1, (known >= 0).sum() + 1]
+    return min(1.0, 2 * float(min(tails)) / (len(known) + 1))
 
 
 def t_test(
     difference: float, of_images: float, of_seeds: float, freedom: int
-) -> tuple[float, list[float | None]]:
+) -> tuple[float, list[float]]:
     """The two-sided p-value of a difference with these two variances, and its 95% interval.
 
     freedom: of the second variance; that of the images is taken for known (Satterthwaite 1946).
@@ -232,7 +237,7 @@ def t_test(
     deviation = float(np.sqrt(variance))
     p = 2 * float(student.sf(abs(difference) / deviation, effective))
     reach = float(student.ppf(0.975, effective)) * deviation
-    return p, [number(difference - reach), number(difference + reach)]
+    return p, [difference - reach, difference + reach]
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -280,7 +280,8 @@ def pad(batch: np.ndarray, sides: Sequence[int]) -> np.ndarray:
 
 def _cut(found: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """What was found in padded images, (N, ..., H, W), without what the padding added."""
-    return found[(..., *(slice(0, length) for length in size))]
+    place: tuple[Any, ...] = (..., *(slice(0, length) for length in size))
+    return found[place]
 
 
 # ---- files
