@@ -70,8 +70,8 @@ def _check(folder: Path, json: Optional[Path]) -> None:
     )
     if not ours:
         say(
-            f"its code claims to be segtrain {about.segtrain}'s, which isn't here to compare it with: read "
-            "infer.py and the files beside it before you run them; segtrain itself runs none of them"
+            f"its code claims to be segtrain {about.segtrain}'s, which isn't here to compare it with: "
+            "read it before you run infer.py; segtrain itself runs none of it"
         )
 
 
