@@ -84,7 +84,7 @@ ALLOWED = {
     "fold": {"symbols"},
     "network": LEAVES | MIDDLE | {"trained"},
     "formats": LEAVES | MIDDLE | FORMATS | {"trained"},
-    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive"},
+    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive", "speed"},
 }
 
 
