@@ -116,7 +116,10 @@ class Learner:
 
     def load_encoder(self) -> str:
         """Give the encoder the weights that the config asks for; says what was loaded."""
-        return models.load_encoder(self.net, self.config.model)
+        loaded = models.load_encoder(self.net, self.config.model)
+        if self._average:
+            self._average.begin()
+        return loaded
 
     def begin(self, epoch: int) -> None:
         """Set each parameter's share of the learning rate: zero in the epochs that freeze it."""
