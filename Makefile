@@ -43,7 +43,7 @@ bench-peers:
 	.venv-peers/bin/pip install --quiet 'torch>=2,<3' 'numpy<2'
 
 bench: install
-	$(BIN)/python scripts/bench_step.py
+	$(BIN)/python scripts/bench_step.py --profile
 	$(BIN)/python scripts/bench_export.py
 	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2
 	$(BIN)/python scripts/bench_eval.py $(CAMVID)
