@@ -44,6 +44,7 @@ bench-peers:
 
 bench: install
 	$(BIN)/python scripts/bench_step.py --profile
+	$(BIN)/python scripts/bench_memory.py
 	$(BIN)/python scripts/bench_export.py
 	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2
 	$(BIN)/python scripts/bench_eval.py $(CAMVID)

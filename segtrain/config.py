@@ -146,6 +146,9 @@ class Train(Section):
     accumulate: int = Field(
         1, ge=1, description="passes that each batch is split into, to need less memory at once"
     )
+    recompute: bool = Field(
+        False, description="keep little of the forward pass and run it twice: slower, in less memory"
+    )
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
     encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
     freeze_encoder_epochs: int = Field(0, ge=0, description="first epochs that keep its weights")
