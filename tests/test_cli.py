@@ -205,3 +205,13 @@ def test_demo_refuses_a_folder_that_is_taken(folder):
     code, text = run("demo", "--out", folder)
     assert code == 2
     refused(text, "exists")
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path, folder):
+    for path in sorted(folder.rglob("00.png")):
+        path.rename(path.with_name(os.fsdecode(b"caf\xe9.png")))
+    shutil.rmtree(folder / "val")  # so that list files are to be written
+    code, text = run("init", folder, "--out", tmp_path / "made.yaml")
+    assert code == 2
+    refused(text, "caf\\udce9.png", "rename the file")
+    assert not list(tmp_path.glob("made*"))

@@ -99,6 +99,9 @@ def _worded(error: BaseException) -> Tuple[str, int]:
         return _of_installation(error), 2
     if isinstance(error, OSError):
         return _of_system(error)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        line = next((line for line in error.object.splitlines() if not line.isprintable()), "")
+        return f"{ascii(line)[:200]}: a name that isn't UTF-8; rename the file", 2
     text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
     return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
 
