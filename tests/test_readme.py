@@ -58,3 +58,8 @@ def test_the_file_of_ones_own_parts(tmp_path, monkeypatch):
     plugins.use(str(tmp_path / "from_the_readme.py"))
     assert "mynet" in plugins.names("models")
     assert plugins.options(plugins.find("models", "mynet").build, {}, "model") == {"width": 32}
+
+
+def test_the_links_lead_to_the_sections():
+    heads = re.findall(r"^## (.*)$", README, re.M)
+    assert re.findall(r"\(#(.*?)\)", README) == [head.lower().replace(" ", "-") for head in heads]

@@ -64,8 +64,9 @@ def train(
         return
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     if not quiet:
+        page = run.path / "report.html"
         say(
-            f"done: {run.path}; open {run.path / 'report.html'}",
+            f"done: {run.path}" + (f"; open {page}" if page.exists() else ""),
             f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
         )
 
