@@ -25,6 +25,8 @@ def refused(text, *parts):
     ("override", "parts"),
     [
         ("train.epocs=3", ["no key train.epocs", "epochs"]),
+        ("train.learning_rate=1", ["no key train.learning_rate; did you mean lr?"]),
+        ("model.backbone=resnet18_v1b", ["model.backbone", "did you mean encoder?"]),
         ("data.clases=[a]", ["data.clases", "classes"]),
         ("model.wdths=[8]", ["model.wdths", "widths"]),
         ("data.root=/no/where", ["/no/where", "data.root"]),
