@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: every mistake is one clear line and exit code 2."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import run
+
+from segtrain.cli.app import _worded
 
 
 def refused(text, *parts):
@@ -217,3 +220,9 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path, folder):
     assert code == 2
     refused(text, "caf\\udce9.png", "rename the file")
     assert not list(tmp_path.glob("made*"))
+
+
+def test_an_error_names_the_file_that_was_asked_for():
+    """And not the one aside in which it is written first."""
+    line, code = _worded(OSError(errno.EROFS, "Read-only file system", "out/.c.yaml.4854"))
+    assert code == 2 and line.startswith("out/c.yaml: can't be written (Read-only file system)")

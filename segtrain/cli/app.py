@@ -117,11 +117,12 @@ def _of_installation(error: BaseException) -> str:
 
 
 def _of_system(error: OSError) -> Tuple[str, int]:
-    where = error.filename2 or error.filename or "the output folder"
+    where = str(error.filename2 or error.filename or "the output folder")
+    where = re.sub(r"(^|/)\.([^/]+)\.\d+$", r"\1\2", where)  # what was being written aside
     if error.errno in _FULL:
         return f"{where}: the disk is full; make room, then go on (train: with --resume)", 2
     if error.errno in _FORBIDDEN:
-        return f"{where}: can't be written ({error.strerror}); give another --out", 2
+        return f"{where}: can't be written ({error.strerror}); give another place", 2
     return f"{where}: {error.strerror or error}", 2
 
 
