@@ -42,6 +42,8 @@ def train(
         segtrain train configs/camvid-unet.yaml --dry-run
 
         segtrain train configs/camvid-unet.yaml --resume --max-time 2h
+
+        segtrain train mydata.yaml model.name=mynet --plugins mynet.py
     """
     from segtrain import config as configs
     from segtrain.data import server

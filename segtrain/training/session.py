@@ -296,7 +296,7 @@ class Session:
     def _restore(self) -> None:
         arrays, state = self.run.load("last", ("model", "optimizer"))
         self.learner.restore(arrays["model"], arrays["optimizer"], state["optimizer"])
-        self.state = {key: state[key] for key in self.state}
+        self.state = {key: state.get(key, begun) for key, begun in self.state.items()}
 
     # ---- a loss that is no number
 
