@@ -29,7 +29,7 @@ class Stopped(SegtrainError):
 # What other tools call our settings, where the two names don't look alike.
 _ELSEWHERE = {
     **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),
-    **dict.fromkeys(("image_size", "img_size", "imgsz", "size"), "crop"),
+    **dict.fromkeys(("image_size", "img_size", "imgsz"), "crop"),
     **dict.fromkeys(("load_from", "pretrained", "checkpoint"), "weights"),
     **dict.fromkeys(("backbone", "encoder_name"), "encoder"),
     **dict.fromkeys(("scheduler", "lr_scheduler", "lr_policy"), "schedule"),
