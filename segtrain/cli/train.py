@@ -42,6 +42,8 @@ def train(
         segtrain train configs/camvid-unet.yaml --dry-run
 
         segtrain train configs/camvid-unet.yaml --resume --max-time 2h
+
+        segtrain train mydata.yaml model.name=mynet --plugins mynet.py
     """
     from segtrain import config as configs
     from segtrain.data import server
@@ -64,8 +66,9 @@ def train(
         return
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     if not quiet:
+        page = run.path / "report.html"
         say(
-            f"done: {run.path}; open {run.path / 'report.html'}",
+            f"done: {run.path}" + (f"; open {page}" if page.exists() else ""),
             f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
         )
 
