@@ -15,14 +15,18 @@ All results have one form:
 import argparse
 import importlib.metadata as metadata
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from segtrain.machines.threads import cores
 from segtrain.version import __version__
 
+ROOT = Path(__file__).parents[1]
 LIBRARIES = ("mxnet", "numpy", "opencv-contrib-python-headless", "gluoncv")
 
 
@@ -49,6 +53,40 @@ def take(functions, rounds, warm=1):
             if number >= warm:
                 found[name].append(seconds if work is None else work / seconds)
     return found
+
+
+class Peer:
+    """A function that runs in a process of its own, of another environment: a call is a turn there.
+
+    The script's `--work` must call `work`.
+    """
+
+    def __init__(self, python, script, *arguments):
+        command = [str(python), script, "--work", *map(str, arguments)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        # ours to be found there too, where segtrain isn't installed
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        more = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(cores())}
+        self._process = subprocess.Popen(command, env={**os.environ, **more}, **pipes)
+        self.versions = self._answer()
+
+    def __call__(self):
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self._process.args)} died")
+        return json.loads(line)
+
+
+def work(function, *libraries):
+    """In a Peer's process: a call of the function for each line on stdin."""
+    print(json.dumps({name: metadata.version(name) for name in libraries}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(function()), flush=True)
 
 
 def medians(found):
