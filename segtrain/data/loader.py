@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data import augment, augment1d, server
+from segtrain.data import ahead, augment, augment1d
 from segtrain.data.albumentations_pipeline import Pipeline
 from segtrain.data.augment import Step
 from segtrain.data.crop import Window
@@ -224,7 +224,7 @@ _shared: tuple[Recipe, Slots]
 
 def _start(workers: int, recipe: Recipe, slots: Slots) -> ProcessPoolExecutor:
     """A pool whose processes come from a clean server process, not from a fork of this one."""
-    pool = ProcessPoolExecutor(workers, server.start(), initializer=_begin, initargs=(recipe, slots))
+    pool = ProcessPoolExecutor(workers, ahead.serve(), initializer=_begin, initargs=(recipe, slots))
     for _ in range(workers):
         pool.submit(os.getpid)  # else the processes would start with the first batch
     return pool
