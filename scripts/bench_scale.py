@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segtrain.config import parse
-from segtrain.data.dataset import open_split
+from segtrain.data.dataset import Sample, open_split
 from segtrain.data.loader import Batch, open_loader
 from segtrain.data.scan import scan
 from segtrain.graph import graph
@@ -154,7 +154,7 @@ class Small:
         return getattr(self._dataset, name)
 
     def read(self, index):
-        return np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8)
+        return Sample(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))
 
 
 def listed(entries, home):
