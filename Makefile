@@ -49,6 +49,7 @@ bench: install
 	$(BIN)/python scripts/bench_data.py $(CAMVID) --json bench/data.json
 	$(BIN)/python scripts/bench_loop.py $(CAMVID) --json bench/loop.json
 	$(BIN)/python scripts/bench_eval.py $(CAMVID) --json bench/eval.json
+	$(BIN)/python scripts/bench_pixels.py --json bench/pixels.json
 	$(BIN)/python scripts/bench_losses.py --json bench/losses.json
 	$(BIN)/python scripts/bench_startup.py $(CAMVID) --json bench/startup.json
 	$(BIN)/python scripts/bench_scale.py --json bench/scale.json --plot bench/scale.svg

@@ -56,17 +56,18 @@ def take(functions, rounds, warm=1):
 
 
 class Peer:
-    """A function that runs in a process of its own, of another environment: a call is a turn there.
+    """A function that runs in a process of its own, maybe of another environment: a call is a turn.
 
-    The script's `--work` must call `work`.
+    The script must call `work` where its first argument is --work.
     """
 
-    def __init__(self, python, script, *arguments):
-        command = [str(python), script, "--work", *map(str, arguments)]
+    def __init__(self, python, script, *arguments, environment={}):
+        command = [str(python), str(script), "--work", *map(str, arguments)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        # ours to be found there too, where segtrain isn't installed
+        # this folder's turns.py needs segtrain, which another environment may lack
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-        more = {"PYTHONPATH": path, "OMP_NUM_THREADS": str(cores())}
+        more = {"OMP_NUM_THREADS": str(cores()), **environment}
+        more["PYTHONPATH"] = os.pathsep.join(filter(None, [more.get("PYTHONPATH"), path]))
         self._process = subprocess.Popen(command, env={**os.environ, **more}, **pipes)
         self.versions = self._answer()
 
@@ -74,6 +75,11 @@ class Peer:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         return self._answer()
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
 
     def _answer(self):
         line = self._process.stdout.readline()
