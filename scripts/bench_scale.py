@@ -264,7 +264,7 @@ def main():
     if options.plot:
         Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
         draw(rows, options.plot)
-    turns.finish(made, options.json)
+    turns.finish(made, options.json, told=True)
 
 
 if __name__ == "__main__":

@@ -130,10 +130,10 @@ def result(doc, name, rounds, unit, found, ratios, **more):
     }
 
 
-def finish(made, path=None):
-    """Print a result's medians and ratios, and write all of it where the options say."""
+def finish(made, path=None, told=False):
+    """Print a result's medians, unless they are `told` already, and ratios; write all of it."""
     print(f"{made['name']}: {made['what']}")
-    for name, value in made["medians"].items():
+    for name, value in made["medians"].items() if not told else ():
         print(f"  {name:<44}{value:>12.4g} {made['unit']}")
     for name, value in made["ratios"].items():
         print(f"  {name:<44}{value:>12.3f} times")
