@@ -40,7 +40,7 @@ ALLOWED = {
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,
-    "timing": LEAVES | MIDDLE | {"evaluate", "train"},
+    "timing": LEAVES | MIDDLE | {"board", "evaluate", "session", "train"},
     "bench": LEAVES | MIDDLE | {"dryrun", "progress", "timing", "train"},
     "dryrun": LEAVES | MIDDLE | {"progress", "sheet", "timing", "train"},
     "trained": LEAVES | MIDDLE,

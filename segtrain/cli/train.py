@@ -46,14 +46,15 @@ def train(
         segtrain train mydata.yaml model.name=mynet --plugins mynet.py
     """
     from segtrain import config as configs
-    from segtrain.data import server
+    from segtrain.data import ahead
 
     seconds = _seconds(max_time)
     effective = configs.load(config, overrides or [])
     if effective.data.workers:
-        server.start()  # beside the import of MXNet, which takes seconds
-    from segtrain.training.train import run_path
-    from segtrain.training.train import train as run_training
+        ahead.serve()
+    with ahead.looking(effective.data):  # the import of MXNet takes seconds
+        from segtrain.training.train import run_path
+        from segtrain.training.train import train as run_training
 
     folder = out or run_path(config, resume)
     if dry_run:

@@ -104,7 +104,7 @@ class Session:
     def _epochs(self) -> None:
         while not self._done():
             try:
-                self._steps()
+                self.steps()
                 self._close_epoch()
             except NotANumber as error:
                 self._recover(error)
@@ -124,8 +124,8 @@ class Session:
 
     # ---- an epoch's steps
 
-    def _steps(self) -> None:
-        """The epoch's steps from where the state stands."""
+    def steps(self) -> None:
+        """The epoch's steps from where the state stands; all that a step costs is in here."""
         state, before, first_batch = self.state, self.state["seconds"], self.state["batch"]
         first = state["epoch"] * len(self.loader)
         title = f"epoch {state['epoch'] + 1}/{self.config.train.epochs}"
