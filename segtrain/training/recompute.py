@@ -155,9 +155,12 @@ class _Graph:
         self._read()
 
     def _read(self) -> None:
-        """Note where each value is last taken, and the places between two uses of a parameter."""
+        """Note where each value is last taken, and the places that no cut may be at: those between
+        two uses of a parameter, and those about a mask."""
         used: Dict[str, int] = {}
         for place, node in enumerate(self._operators):
+            if id(node) in self._masks:  # between its ones and what it masks
+                self._tied |= {place, place + 1}
             for source, output in node.inputs:
                 if source.op != "null":
                     value = (self._place[id(source)], output)
@@ -218,8 +221,9 @@ class _Graph:
     def segment(self, start: int, end: int) -> Segment:
         last = end == len(self._operators)
         masks = [(i, 0) for i in range(start, end) if id(self._operators[i]) in self._masks]
-        crossing = {value for value, reader in self._last.items() if start <= value[0] < end <= reader}
-        gives = sorted(crossing - set(masks))
+        gives = sorted(
+            value for value, reader in self._last.items() if start <= value[0] < end <= reader
+        )
         first = self._part(range(start, end), [*masks, *gives], moves=last)
         second = self._part(range(start, end), gives, given=masks)
         learns = any(key in self._learned or not isinstance(key, str) for key in first.takes)
