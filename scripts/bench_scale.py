@@ -64,7 +64,7 @@ def step(batch=4, side=128, widths=1, devices=1):
     chance = np.random.default_rng(0)
     images = chance.integers(0, 256, (batch, 3, side, side)).astype(np.uint8)
     masks = chance.integers(0, CLASSES, (batch, side, side)).astype(np.uint8)
-    made, repeats = Batch(images, masks, list(range(batch))), max(1, 16 * 128**2 // (batch * side**2))
+    made, repeats = Batch(images, masks, list(range(batch))), max(1, 4 * 128**2 // (batch * side**2))
 
     def go():
         for number in range(repeats):  # short ones several times in a row
