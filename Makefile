@@ -49,3 +49,4 @@ bench: install
 	$(BIN)/python scripts/bench_eval.py $(CAMVID)
 	$(BIN)/python scripts/bench_losses.py
 	$(BIN)/python scripts/bench_scale.py
+	$(BIN)/python scripts/bench_ranks.py
