@@ -1,5 +1,6 @@
 """The examples for Slurm and Kubernetes, run as they are, with stand-ins for what a cluster brings."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -128,6 +129,14 @@ def pods(home, **changed):
         )
 
 
+def end(running):
+    """What the end of a container does to all that is left in it."""
+    for process in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def test_kubernetes(home):
     running = list(pods(home, DMLC_PS_ROOT_PORT=free_port()))
     try:
@@ -135,9 +144,7 @@ def test_kubernetes(home):
             text = process.communicate(timeout=240)[0]
             assert process.returncode == 0, text
     finally:
-        for process in running:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+        end(running)
     same(home / "one", home / "runs/mydata")
 
 
@@ -150,7 +157,7 @@ def test_a_pod_of_kubernetes_fails_with_its_server(home, tmp_path):
         while not (tmp_path / "runs/mydata/history.csv").exists():
             assert running[0].poll() is None, running[0].communicate()[0]
         helpers = subprocess.run(
-            ["pgrep", "-g", str(running[1].pid), "-f", "import segtrain, mxnet"],
+            ["pgrep", "-g", str(running[1].pid), "-f", "python.* -c import segtrain, mxnet"],
             stdout=subprocess.PIPE,
             check=True,
         )
@@ -158,9 +165,7 @@ def test_a_pod_of_kubernetes_fails_with_its_server(home, tmp_path):
         os.kill(int(helpers.stdout), signal.SIGKILL)
         assert running[1].wait(30) == 128 + signal.SIGKILL
     finally:
-        for process in running:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        end(running)
 
 
 def test_kubernetes_names_and_numbers_fit():
