@@ -122,12 +122,12 @@ class Some:
 
 def ours(model, root, count):
     net = network(model, normalised=False)
-    net.hybridize(static_alloc=True, static_shape=True)
     config = load(CONFIG, [f"data.root={root}"])
     dataset = Some(open_split(config.data, "val"), count)
+    predictor = Predictor(net.inference(), mx.cpu(), stride=net.stride)
 
     def run():
-        return evaluate(Predictor(net, mx.cpu()), dataset)["miou"]
+        return evaluate(predictor, dataset)["miou"]
 
     return run
 

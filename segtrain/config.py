@@ -16,10 +16,11 @@ from pydantic import (
     PrivateAttr,
     Tag,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
-from typing_extensions import Annotated
+from typing_extensions import Annotated, get_args
 
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
@@ -30,13 +31,25 @@ SIGNAL_AUGMENT = ["scale(0.7, 1.4)", "stretch(0.8, 1.25)", "noise(0.1)"]
 class Section(BaseModel):
     """A frozen part of the config in which an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """pydantic takes true for 1: early_stop=true would stop after one evaluation."""
+        if isinstance(value, bool) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("not yes or no, but a number")
+        return value
 
 
-class Named(BaseModel):
+def _is_number(annotation: Any) -> bool:
+    return annotation in (int, float) or any(map(_is_number, get_args(annotation)))
+
+
+class Named(Section):
     """A section that names a plugin; keys that aren't its own are the plugin's options."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     @property
     def options(self) -> Dict[str, Any]:
@@ -146,15 +159,23 @@ class Train(Section):
         description="decay of the mean squared gradient; null: 0.999, of rmsprop 0.9",
     )
     weight_decay: float = Field(1e-4, ge=0, description="not on norms and biases")
-    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle"] = Field(
-        "poly", description="how the learning rate goes on after the warm-up"
+    schedule: Literal["poly", "cosine", "step", "constant", "exponential", "onecycle", "plateau"] = (
+        Field("poly", description="how the learning rate goes on after the warm-up")
     )
     final_lr: float = Field(
-        0, ge=0, le=1, description="of poly, cosine, exponential, onecycle: the last lr, in parts of lr"
+        0,
+        ge=0,
+        le=1,
+        description="the last lr of poly, cosine, exponential, onecycle, and the least of plateau, in "
+        "parts of lr",
     )
     warmup: float = Field(0, ge=0, description="epochs of linear warm-up from lr / 100")
     power: float = Field(0.9, gt=0, description="exponent of the poly schedule")
     milestones: List[float] = Field([0.6, 0.85], description="shares of the run: lr / 10 at each")
+    patience: int = Field(
+        5, ge=1, description="of plateau: evaluations without a better mIoU before lr falls"
+    )
+    factor: float = Field(0.1, gt=0, lt=1, description="of plateau: what lr is multiplied by")
     loss: Dict[str, LossTerm] = Field(
         {"ce": 1.0}, description="weight of each loss; or {ce: {weight: 1, smoothing: 0.1}}"
     )
@@ -209,6 +230,11 @@ class Train(Section):
             raise ValueError("train.schedule=exponential never reaches 0: set train.final_lr=0.01")
         if self.schedule in ("step", "constant") and self.final_lr:
             raise ValueError(f"train.schedule={self.schedule} has no train.final_lr: write 0")
+        if self.schedule == "plateau" and 0 < self.early_stop <= self.patience:
+            raise ValueError(
+                f"train.early_stop={self.early_stop} ends the run before train.patience={self.patience} "
+                f"lowers the rate: set train.early_stop={3 * self.patience}"
+            )
         if self.optimizer in ("sgd", "nag", "adagrad") and self.beta2 is not None:
             raise ValueError(f"train.optimizer={self.optimizer} has no train.beta2: write null")
         return self
@@ -278,6 +304,12 @@ class Config(Section):
         if dim == 1 and (self.data.foreground or self.data.cat_max_ratio < 1):
             raise ValueError("data.foreground and cat_max_ratio are for images (model.dim=2)")
         return self
+
+    @classmethod
+    def sections(cls) -> List[str]:
+        """The keys that hold a section."""
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if isinstance(field.default, BaseModel)]
 
     def origin(self, key: str) -> str:
         """Where the value of a dotted key comes from: a file, an override, or 'default'."""
@@ -361,8 +393,21 @@ class _Loader(yaml.SafeLoader):
     def placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
         mapping = Placed()
         mapping.place = f"{self.name}:{node.start_mark.line + 1}"
+        self._check_keys(node)
         yield mapping
         mapping.update(self.construct_mapping(node))
+
+    def _check_keys(self, node: yaml.MappingNode) -> None:
+        """UserError for a key that stands twice: YAML would drop the first value without a word."""
+        lines: Dict[str, int] = {}
+        for key, _ in node.value:
+            line = key.start_mark.line + 1
+            if isinstance(key, yaml.ScalarNode) and key.value in lines:
+                raise UserError(
+                    f"{self.name}:{line}: {key.value} is in line {lines[key.value]} already: "
+                    "put all of it into one place"
+                )
+            lines[str(key.value)] = line
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.placed)
@@ -382,7 +427,8 @@ def _read_yaml(path: Path) -> Dict[str, Any]:
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config is a mapping with keys like model, data and train")
-    return values
+    # A section whose keys are all commented out.
+    return {k: v for k, v in values.items() if v is not None or k not in Config.sections()}
 
 
 def _merge(base: Dict[str, Any], over: Dict[str, Any]) -> Dict[str, Any]:

@@ -1,31 +1,178 @@
-"""Models and datasets by name: the module of that name, and the options its ``build`` takes."""
+"""Models, datasets and more by name: segtrain's modules, and functions of the user's own.
+
+A file of one's own imports the decorators from here, and `--plugins FILE.py` runs it. A config names
+what such a file brings, and never the file: to read a stranger's config runs no code of theirs.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
+import sys
+import traceback
+from hashlib import sha256
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Callable, Iterable
+from types import SimpleNamespace
+from typing import Any, Callable, Iterable, Mapping, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from typing_extensions import get_type_hints
 
 from segtrain.errors import UserError, nearest
 
+VARIABLE = "SEGTRAIN_PLUGINS"  # files and modules, with os.pathsep between them
+_own: dict[str, dict[str, Callable]] = {
+    kind: {} for kind in ("models", "data", "measures", "losses", "augmentations")
+}
+Function = TypeVar("Function", bound=Callable)
+
+
+# ---- of the user's own
+
+
+def model(build: Function) -> Function:
+    """Make ``build(classes, blocks, *, OPTIONS)`` the network of its name, for ``model.name``.
+
+    It returns a block from (N, C, H, W), or (N, C, L), to class scores of that size. The type hint of
+    an option is what a config may say, and the docstring may hold its help: ``widths: channels.``
+    """
+    return _register("models", build, "classes", "blocks")
+
+
+def dataset(build: Function) -> Function:
+    """Make ``build(split, *, OPTIONS)`` the dataset of its name, for ``data.name``.
+
+    It returns a `segtrain.data.dataset.Dataset`.
+    """
+    return _register("data", build, "split")
+
+
+def measure(build: Function) -> Function:
+    """Make ``build(classes, ignore)`` the measure of its name: a `segtrain.measures.Measure`."""
+    return _register("measures", build, "classes", "ignore")
+
+
+def augmentation(function: Function) -> Function:
+    """Make ``function(rng, image, ARGUMENTS)`` an augmentation, as those of segtrain/data/augment.py.
+
+    What follows `rng` says what it changes: image, sample, others, crop, whole; a signal; or nothing
+    where it returns a map. All that is random comes from `rng`.
+    """
+    return _register("augmentations", function, "rng")
+
+
+def loss(function: Function) -> Function:
+    """Make ``function(share, *, OPTIONS)`` a loss: the sum over a `segtrain.losses.functions.Share`.
+
+    It is divided by the number of pixels that count, each by the weight of its class.
+    """
+    return _register("losses", function, "share")
+
+
+def loss_per_image(function: Function) -> Function:
+    """As `loss`, of a sum over images, which is divided by their number."""
+    function.per_image = True  # type: ignore[attr-defined]
+    return loss(function)
+
+
+def use_known() -> None:
+    """Use what the environment variable SEGTRAIN_PLUGINS names, as a process's children do."""
+    for name in known():
+        use(name)
+
+
+def known() -> list[str]:
+    """The files and modules in use, as SEGTRAIN_PLUGINS names them for processes begun from here."""
+    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+
+
+def use(name: str) -> None:
+    """Run a file, or import a module, that registers plug-ins; UserError where that fails."""
+    is_file = name.endswith(".py")
+    path = Path(name).absolute()
+    if is_file and not path.is_file():
+        raise UserError(f"--plugins {name}: there is no such file")
+    if is_file and str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))  # loader processes are told of it
+    try:
+        module = importlib.import_module(path.stem if is_file else name)
+    except UserError:
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{line.filename}:{line.lineno}: " if not isinstance(error, SyntaxError) else ""
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"--plugins {name}: {place}{type(error).__name__}: {text}") from error
+    found = Path(getattr(module, "__file__", None) or name)
+    if is_file and found.resolve() != path.resolve():
+        raise UserError(
+            f"--plugins {name}: Python has another module of that name, {found}: rename the file"
+        )
+    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known(), str(path) if is_file else name]))
+
+
+def sources(*kinds: str) -> dict[str, str]:
+    """The files that plug-ins (of these kinds) came from, each with its SHA-256."""
+    functions = [function for kind in kinds or _own for function in _own[kind].values()]
+    files = {Path(function.__code__.co_filename) for function in functions}
+    return {str(f): sha256(f.read_bytes()).hexdigest() for f in sorted(files) if f.is_file()}
+
+
+def with_own(kind: str, known: Mapping[str, Callable]) -> dict[str, Callable]:
+    """What segtrain has of a kind, by name, and the user's own; UserError for a name in both."""
+    own = _own.get(kind, {})
+    for name in own.keys() & known.keys():
+        raise UserError(f"{_place(own[name])}: {name} is one of segtrain's {kind}: call yours otherwise")
+    return {**known, **own}
+
+
+def missing(where: str, name: str, known: Iterable[str]) -> UserError:
+    """The error of a name that nothing has."""
+    hint = "one of your own comes with --plugins FILE.py"
+    return UserError(f"{where}: no {name!r}; {nearest(name, known)} ({hint})")
+
+
+def _register(kind: str, function: Function, *begins: str) -> Function:
+    name, place = function.__name__, _place(function)
+    if [*inspect.signature(function).parameters][: len(begins)] != list(begins):
+        raise UserError(f"{place}: {name}'s parameters must begin with {', '.join(begins)}")
+    other = _own[kind].get(name, function)
+    if other.__code__.co_filename != function.__code__.co_filename:
+        raise UserError(f"{place}: there is another {name} in {_place(other)}: call one otherwise")
+    _own[kind][name] = function
+    return function
+
+
+def _place(function: Callable) -> str:
+    return f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}"
+
+
+# ---- by name
+
 
 def names(kind: str) -> list[str]:
-    """The names there are of a kind, 'models' or 'data': its modules that have a ``build``."""
+    """The names there are of a kind, like 'models': modules that have a ``build``, and the user's."""
+    return sorted(with_own(kind, dict.fromkeys(_modules(kind), find)))
+
+
+def _modules(kind: str) -> list[str]:
     folder = Path(__file__).parent / kind
-    return sorted(f.stem for f in folder.glob("*.py") if "\ndef build(" in f.read_text("utf-8"))
+    return [f.stem for f in folder.glob("*.py") if "\ndef build(" in f.read_text("utf-8")]
 
 
-def find(kind: str, name: str) -> ModuleType:
-    """The module ``segtrain.{kind}.{name}``; UserError with the nearest names if there is none."""
+def find(kind: str, name: str) -> Any:
+    """The module ``segtrain.{kind}.{name}``, or what stands for the user's own: it has a ``build``.
+
+    UserError with the nearest names if there is none.
+    """
     known = names(kind)
     if name not in known:
-        raise UserError(f"{kind}: no {name!r}; {nearest(name, known)}")
+        raise missing(kind, name, known)
+    if name in _own.get(kind, {}):
+        build = _own[kind][name]
+        return SimpleNamespace(build=build, __doc__=build.__doc__)
     return importlib.import_module(f"segtrain.{kind}.{name}")
 
 
@@ -90,6 +237,9 @@ def options(
     return {name: getattr(checked, name) for name in known}
 
 
+_WORDS = {"model_type": "a section is keys with values"}  # of pydantic, which speaks of its classes
+
+
 def explain(error: ValidationError, where: str = "") -> str:
     """A pydantic error as one line: each wrong key and what it should be."""
     lines = []
@@ -99,7 +249,7 @@ def explain(error: ValidationError, where: str = "") -> str:
             on_the_command_line = "" if " " in key else f" or as {key}=..."
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")
         else:
-            message = e["msg"].replace("Value error, ", "")
+            message = _WORDS.get(e["type"]) or e["msg"].replace("Value error, ", "")
             whole = e["type"] == "value_error" and isinstance(e["input"], dict)  # it names its keys
             value = f"{key}={e['input']!r}: " if e["loc"] and not whole else ""
             lines.append(f"{value}{message[0].lower()}{message[1:]}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 import mxnet as mx
@@ -11,7 +10,7 @@ import numpy as np
 from segtrain.config import SIGNAL_AUGMENT, Config
 from segtrain.data.survey import Survey
 from segtrain.graph import graph
-from segtrain.machines import devices
+from segtrain.machines import devices, memory
 from segtrain.models import IMAGENET_MEAN, IMAGENET_STD
 
 STEPS = {"cpu": 2500, "gpu": 8000}
@@ -121,7 +120,7 @@ def _batch(
 def _free_memory(device: str) -> int:
     if device == "gpu":
         return int(mx.context.gpu_memory_info(0)[0])
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory.available()
 
 
 def _augment(train: Survey) -> List[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -39,7 +39,11 @@ class Trained(NamedTuple):
         """What turns images or signals into masks, by `policy`; UserError for images' policies."""
         if self.form and not policy.plain:
             raise UserError("--scales, --flip and --window are for images; signals go through whole")
-        return Predictor(self.net, self.context, policy, self.side, self.stride)
+        return Predictor(self.forward(), self.context, policy, self.side, self.stride)
+
+    def forward(self) -> Callable:
+        """Scores (N, classes, ...) of raw values whose sides are multiples of the stride."""
+        return self.net.inference() if isinstance(self.net, models.Network) else self.net
 
 
 def open_trained(
@@ -76,7 +80,7 @@ def open_ensemble(
     sides = {one.side for one in (first, *others) if one.side}
     if len(sides) > 1:
         raise UserError(f"--with: these take sides of {' and '.join(map(str, sorted(sides)))} alone")
-    net = Mean([one.net for one in (first, *others)])
+    net = Mean([one.forward() for one in (first, *others)])
     stride = int(np.lcm.reduce([one.stride for one in (first, *others)]))
     return first._replace(net=net, side=max(sides, default=None), stride=stride, score=None)
 

@@ -10,6 +10,7 @@ from conftest import CLASSES, real, run
 from PIL import Image
 
 from segtrain.data import shapes
+from segtrain.data.look import copies_of, fingerprint
 
 
 @pytest.fixture
@@ -138,6 +139,15 @@ def test_copies_within_a_split_are_worth_a_look(config):
     shutil.copyfile(images / "00.png", images / "01.png")
     found, text = findings(config, 0)
     assert [f["kind"] for f in found] == ["duplicate"] and "1 worth a look" in text
+
+
+def test_copies_among_many_are_those_that_each_pair_tells():
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (600, 32, 32, 1)).astype(np.uint8)
+    images[300], images[599], images[260] = images[7], images[7], images[259]
+    images[590] = np.clip(images[580].astype(int) + 1, 0, 255)
+    found = list(copies_of([fingerprint(image) for image in images]))
+    assert found == [(259, 260, True), (7, 300, True), (580, 590, False), (7, 599, True)]
 
 
 def test_flat_images_are_no_copies_of_one_another(config):

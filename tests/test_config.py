@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segtrain import config
@@ -21,6 +21,12 @@ def test_overrides_and_base(tmp_path):
     assert loaded.origin("train.epochs").endswith("base.yaml")
     assert loaded.origin("train.batch") == "override train.batch=3"
     assert loaded.origin("train.optimizer") == "default"
+
+
+def test_a_section_without_keys_says_nothing(tmp_path):
+    (tmp_path / "base.yaml").write_text("eval: {every: 3}")
+    (tmp_path / "top.yaml").write_text("base: base.yaml\neval:\n  # every: 2\n")
+    assert config.load(tmp_path / "top.yaml").eval.every == 3
 
 
 def test_dump_reads_back_the_same(tmp_path):
@@ -46,6 +52,13 @@ def test_an_override_of_two_lines_reads_back(tmp_path):
     ("text", "says"),
     [
         ("trian: {lr: 1}", "did you mean train?"),
+        ("train: {lr: 1}\nseed: 2\ntrain: {batch: 2}", "a.yaml:3: train is in line 1 already"),
+        ("train: {lr: 1, lr: 2}", "a.yaml:1: lr is in line 1 already"),
+        ("train: {lr: .inf}", "train.lr=inf: input should be a finite number"),
+        ("train: {class_weights: [.nan, 1]}", "finite number"),
+        ("train: {early_stop: true}", "train.early_stop=True: not yes or no, but a number"),
+        ("data: {workers: yes}", "not yes or no"),
+        ("train: 5", "train=5: a section is keys with values"),
         ("train: {epoch: 3}", "did you mean epochs?"),
         ("train: {lr: fast}", "train.lr='fast'"),
         ("train: {lr: -1}", "greater than 0"),
@@ -83,9 +96,10 @@ def test_wrong_overrides(tmp_path, override):
         config.load(path, [override])
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=60))
-def test_any_text_is_a_config_or_a_user_error(tmp_path_factory, text):
-    path = tmp_path_factory.mktemp("fuzz") / "a.yaml"
+def test_any_text_is_a_config_or_a_user_error(tmp_path, text):
+    path = tmp_path / "a.yaml"
     path.write_text(text, encoding="utf-8", errors="ignore")
     try:
         config.load(path)

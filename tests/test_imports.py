@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads", "stopping", "heartbeat"}
+BOTTOM = {"errors", "version", "threads", "memory", "stopping", "heartbeat"}
 MACHINE = {"elf", "driver", "cuda"}
 BUNDLE = {"infer", "pictures", "runtimes", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}

@@ -408,6 +408,14 @@ def test_border_weights_are_those_of_all_distances(seed, shape, density, backgro
     assert np.allclose(got, expected * (masks != IGNORE), rtol=1e-4, atol=1e-6)
 
 
+def test_border_weights_are_the_same_bits_each_time():
+    """Or else a run that was killed and resumed ends elsewhere."""
+    random = np.random.default_rng(0)
+    masks = (random.random((2, 48, 48)) < 0.03).astype(np.uint8)
+    first = losses.border_weights(masks, IGNORE)
+    assert all((losses.border_weights(masks, IGNORE) == first).all() for _ in range(20))
+
+
 def test_border_weights_keep_touching_cells_apart():
     """As in figure 3d of the paper: the heaviest pixels are those of the narrow gap."""
     mask = np.zeros((1, 40, 40), np.uint8)

@@ -2,10 +2,12 @@
 
 import errno
 import json
+import os
 import re
 import sys
 import traceback
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any, List, Optional, Tuple
 
@@ -53,6 +55,9 @@ class _Group(TyperGroup):
         first = [name for _, name in named]
         return [*first, *(name for name in super().list_commands(ctx) if name not in first)]
 
+    def parse_args(self, ctx: Any, args: List[str]) -> List[str]:
+        return super().parse_args(ctx, _plugins_first(args) if ctx.parent is None else args)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -66,6 +71,20 @@ class _Group(TyperGroup):
             line, code = _worded(error)
         typer.echo(f"segtrain: {line}", err=True)
         raise typer.Exit(code)
+
+
+def _plugins_first(args: List[str]) -> List[str]:
+    """The arguments with --plugins, which is the app's own and goes with any command, before it."""
+    end = args.index("--") if "--" in args else len(args)  # what follows is another command's
+    first: List[str] = []
+    rest: List[str] = []
+    words = iter(args[:end])
+    for word in words:
+        if word == "--plugins":
+            first += [word, *islice(words, 1)]
+        else:
+            (first if word.startswith("--plugins=") else rest).append(word)
+    return [*first, *rest, *args[end:]]
 
 
 def _worded(error: BaseException) -> Tuple[str, int]:
@@ -134,8 +153,22 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
     ] = False,
+    plugins: Annotated[
+        Optional[List[str]],
+        typer.Option(
+            "--plugins",
+            metavar="FILE.py",
+            help="Run a file that brings networks, losses, ... of your own, or import a module; for any "
+            "command, also after its name, and repeatable.",
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if plugins or "SEGTRAIN_PLUGINS" in os.environ:
+        from segtrain.plugins import use, use_known
+
+        use_known()
+        for name in plugins or []:
+            use(name)
 
 
 Debug = Annotated[

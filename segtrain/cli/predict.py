@@ -96,9 +96,14 @@ def predict(
         ),
     ] = False,
     batch: Annotated[
-        int,
-        _work(min=1, metavar="N", help="Images of one size, or windows, at a time."),
-    ] = 1,
+        Optional[int],
+        _work(
+            min=1,
+            metavar="N",
+            help="Images of one size, or windows, at a time.",
+            show_default="as many as hold a megapixel",
+        ),
+    ] = None,
     workers: Annotated[
         int,
         _work(

@@ -44,11 +44,15 @@ def train(
         segtrain train configs/camvid-unet.yaml --resume --max-time 2h
     """
     from segtrain import config as configs
-    from segtrain.training.train import run_path
-    from segtrain.training.train import train as run_training
+    from segtrain.data import server
 
     seconds = _seconds(max_time)
     effective = configs.load(config, overrides or [])
+    if effective.data.workers:
+        server.start()  # beside the import of MXNet, which takes seconds
+    from segtrain.training.train import run_path
+    from segtrain.training.train import train as run_training
+
     folder = out or run_path(config, resume)
     if dry_run:
         from segtrain.training.dryrun import rehearse

@@ -6,6 +6,7 @@ own transforms and nowhere else, so that no file can make other code run.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ class Pipeline(NamedTuple):
 
     file: str
     content: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content.encode()).hexdigest()
 
 
 def albumentations(rng: np.random.Generator, whole: Sample, ignore: int, pipeline: Pipeline) -> Sample:

@@ -16,15 +16,17 @@ from typing import Any, Callable, NamedTuple, Sequence
 import cv2
 import numpy as np
 
+from segtrain import plugins
 from segtrain.data import albumentations_pipeline
 from segtrain.data.albumentations_pipeline import albumentations
 from segtrain.data.dataset import Sample
-from segtrain.errors import UserError, nearest
+from segtrain.errors import UserError
 
 Rng = np.random.Generator
 Others = Callable[[Sequence[int]], Sample]
 """Gives a crop (height, width) of a sample drawn at random, made like any other crop."""
 TRIES = 10  # at a crop in which no class fills more than its share
+LONGEST = 2**15 - 2  # pixels of a side that OpenCV warps
 
 
 class Window(NamedTuple):
@@ -91,7 +93,7 @@ def noise(rng: Rng, image: np.ndarray, sigma: float) -> np.ndarray:
     grain = rng.standard_normal(image.shape, np.float32) * rng.uniform(0, sigma)
     if image.dtype != np.uint8:
         return image + grain * (np.ptp(image) / np.float32(255))
-    return np.clip(image + grain, 0, 255).astype(np.uint8)
+    return np.clip(np.rint(image + grain), 0, 255).astype(np.uint8)
 
 
 # ---- bends: a field (height, width, 2) by which each pixel of the crop looks elsewhere, x and y
@@ -198,20 +200,27 @@ def parse(texts: Sequence[str], among: dict[str, Any] | None = None) -> list[Ste
 
     among: the names of the module that has the augmentations, this one by default.
     """
-    known: dict[str, Callable] = {
+    ours: dict[str, Callable] = {
         name: function
         for name, function in (among or globals()).items()
         if inspect.isfunction(function)
         and next(iter(inspect.signature(function).parameters), "") == "rng"
     }
-    return [_step(text, known) for text in texts]
+    known = plugins.with_own("augmentations", ours)
+    steps = [_step(text, known) for text in texts]
+    for text, step in zip(texts, steps):
+        if step.takes and (step.takes == "signal") != (among is not None):
+            raise UserError(
+                f"data.augment: {text!r} changes a {step.takes}, and not what model.dim says these are"
+            )
+    return steps
 
 
 def _step(text: str, known: dict[str, Callable]) -> Step:
     match = re.fullmatch(r"\s*(\w+)\s*(?:\((.*)\))?\s*", text)
     name = match.group(1) if match else text
     if name not in known:
-        raise UserError(f"data.augment: no {text!r}; {nearest(name, known)}")
+        raise plugins.missing("data.augment", name, known)
     wanted = list(inspect.signature(known[name]).parameters.values())[1:]
     given = tuple(parameter.name for parameter in wanted if parameter.name in _GIVEN)
     wanted, inside = wanted[len(given) :], match.group(2) if match else None
@@ -329,17 +338,18 @@ def _place(
 
 
 def _warp(sample: Sample, matrix: np.ndarray, crop: Sequence[int], ignore: int) -> Sample:
-    size = (crop[1], crop[0])
+    size, (part, local) = (crop[1], crop[0]), _within_reach(matrix, sample.mask.shape, crop)
     image = cv2.warpAffine(
-        sample.image, matrix[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        sample.image[part], local[:2], size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
     return Sample(image.reshape(*crop, -1), _warp_mask(sample.mask, matrix, crop, ignore))
 
 
 def _warp_mask(mask: np.ndarray, matrix: np.ndarray, crop: Sequence[int], ignore: int) -> np.ndarray:
+    part, local = _within_reach(matrix, mask.shape, crop)
     return cv2.warpAffine(
-        mask,
-        matrix[:2],
+        mask[part],
+        local[:2],
         (crop[1], crop[0]),
         flags=cv2.INTER_NEAREST,
         borderMode=cv2.BORDER_CONSTANT,
@@ -352,9 +362,32 @@ def _bent(sample: Sample, matrix: np.ndarray, bend: np.ndarray, ignore: int) -> 
     height, width = bend.shape[:2]
     places = np.dstack(np.meshgrid(np.arange(width), np.arange(height))) + bend
     back = np.linalg.inv(matrix)
-    x, y = np.moveaxis(places @ back[:2, :2].T + back[:2, 2], -1, 0).astype(np.float32)
-    image = cv2.remap(sample.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = np.moveaxis(places @ back[:2, :2].T + back[:2, 2], -1, 0)
+    part = tuple(_reach(axis, side) for axis, side in zip((y, x), sample.mask.shape))
+    x, y = (x - part[1].start).astype(np.float32), (y - part[0].start).astype(np.float32)
+    image = cv2.remap(sample.image[part], x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     mask = cv2.remap(
-        sample.mask, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=ignore
+        sample.mask[part], x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=ignore
     )
     return Sample(image.reshape(height, width, -1), mask)
+
+
+def _within_reach(
+    matrix: np.ndarray, size: Sequence[int], crop: Sequence[int]
+) -> tuple[tuple[slice, slice], np.ndarray]:
+    """The part of the source that a crop is made of, and the map from there to the crop."""
+    corners = [(x, y, 1) for x in (0, crop[1] - 1) for y in (0, crop[0] - 1)]
+    x, y, _ = np.linalg.inv(matrix) @ np.transpose(corners)
+    rows, columns = _reach(y, size[0]), _reach(x, size[1])
+    local = matrix.copy()
+    local[:2, 2] += matrix[:2, :2] @ (columns.start, rows.start)
+    return (rows, columns), local
+
+
+def _reach(places: np.ndarray, length: int) -> slice:
+    """All of an axis, or of one too long for OpenCV what is looked at, mirrored beyond its ends."""
+    if length <= LONGEST:
+        return slice(0, length)
+    low, high, last = int(places.min()) - 2, int(places.max()) + 2, length - 1
+    start = 0 if low < 0 else max(0, min(low, 2 * last - high))
+    return slice(start, length if high > last else max(high, -low) + 1)

@@ -21,6 +21,7 @@ import numpy as np
 from segtrain.config import Data
 from segtrain.data.dataset import Dataset, Sample, reading
 from segtrain.errors import UserError
+from segtrain.machines import memory
 
 SHARE = 0.8  # of what is free that a cache may take
 Size = Tuple[int, ...]
@@ -85,7 +86,7 @@ def cached(dataset: Dataset, data: Data, sizes: Sequence[Size], channels: int) -
     pixels = sum(int(np.prod(size)) for size in sizes)
     need = pixels * (channels * np.dtype(dataset.dtype).itemsize + 1) + len(sizes)
     if data.cache == "ram":
-        _check_room(need, os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "memory", "disk")
+        _check_room(need, memory.available(), "memory", "disk")
         fd = os.memfd_create("segtrain-cache")
     else:
         path = home() / f"{_key(dataset, data, sizes, channels)}.cache"

@@ -76,7 +76,7 @@ def open_split(data: Data, split: str, classes: list[str] | None = None, strict:
 
 def reading(data: Data) -> dict[str, Any]:
     """The part of a config's data section that decides what the samples are, as JSON has it."""
-    return data.model_dump(mode="json", exclude=_FEEDING)
+    return {**data.model_dump(mode="json", exclude=_FEEDING), "plugins": plugins.sources("data")}
 
 
 def _check_statistics(data: Data, dataset: Dataset) -> None:

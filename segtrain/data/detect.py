@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from segtrain.data.files import IMAGES, MASKS
+from segtrain.data.pairs import below
 from segtrain.errors import UserError
 
 SPLIT_WORDS = {
@@ -121,8 +121,8 @@ def _first_image(path: Path) -> Optional[str]:
 
 
 def _signals(root: Path) -> Optional[Found]:
-    files = [path for path in _files(root) if path.suffix.lower() in (".csv", ".npz")]
-    if not files or any(path.suffix.lower() in IMAGES for path in _files(root)):
+    files = [path for path in below(root) if path.suffix.lower() in (".csv", ".npz")]
+    if not files or any(path.suffix.lower() in IMAGES for path in below(root)):
         return None
     samples: Dict[str, List[Files]] = defaultdict(list)
     for path in files:
@@ -143,7 +143,7 @@ def _pairs(root: Path) -> Found:
     """Images and masks of one name, wherever they lie."""
     images: Dict[Tuple, Path] = {}
     masks: Dict[Tuple, Path] = {}
-    for path in _files(root):
+    for path in below(root):
         if path.suffix.lower() not in IMAGES | MASKS:
             continue
         key, is_mask = _key(path.relative_to(root))
@@ -216,12 +216,6 @@ def _split(path: Path) -> Optional[str]:
         if any(re.sub(r"\d+$", "", word) in names for word in words):
             return split
     return None
-
-
-def _files(root: Path) -> Iterator[Path]:
-    for home, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(home) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _folders(home: Path) -> List[Path]:

@@ -76,7 +76,7 @@ def _folders(root: Path, split: str, home: str) -> Dict[str, Path]:
         return {f.name: f for f in sorted((root / home).iterdir()) if f.is_dir() and f.name[0] != "."}
     source = root / (home if home.endswith(".txt") else f"{home}.txt")
     if source.is_file():
-        return {name: root / name for name in sorted(set(names(source)))}
+        return {name: root / name for name in sorted(names(source))}
     raise UserError(f"no split {split!r} in {root}: neither a folder {home}/ nor {source.name}")
 
 

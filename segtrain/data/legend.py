@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -12,6 +10,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from segtrain.data.files import read_mask
+from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
 
 MOST = 64  # classes that are told from masks alone
@@ -71,9 +70,8 @@ def _count(masks: Sequence[Path], colours: bool) -> Counter[Value]:
         return Counter(dict(zip(map(tuple, rows), counts.tolist())))
 
     total: Counter[Value] = Counter()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for found in pool.map(count, masks):
-            total.update(found)
+    for found in in_threads(lambda index: count(masks[index]), range(len(masks))):
+        total.update(found)
     return total
 
 

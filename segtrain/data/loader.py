@@ -22,7 +22,8 @@ import cv2
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data import augment, augment1d
+from segtrain.data import augment, augment1d, server
+from segtrain.data.albumentations_pipeline import Pipeline
 from segtrain.data.augment import Step, Window
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import SegtrainError, UserError
@@ -192,10 +193,19 @@ class Loader:
         return Batch(self._slots.images[slot, :count], self._slots.masks[slot, :count], indices)
 
 
+def pipelines(data: Data) -> dict[str, str]:
+    """The files that the augmentation is read from, each with its SHA-256."""
+    given = [value for step in _steps(data) for value in step.arguments]
+    return {value.file: value.sha256 for value in given if isinstance(value, Pipeline)}
+
+
+def _steps(data: Data) -> list[Step]:
+    return (augment1d.parse if len(data.crop) == 1 else augment.parse)(data.augment)
+
+
 def recipe(dataset: Dataset, data: Data, channels: int, seed: int) -> Recipe:
     """How a config makes training crops of a dataset's samples."""
-    parse = augment1d.parse if len(data.crop) == 1 else augment.parse
-    steps = parse(data.augment)
+    steps = _steps(data)
     return Recipe(dataset, data.crop, channels, steps, seed, data.foreground, data.cat_max_ratio)
 
 
@@ -213,9 +223,10 @@ _shared: tuple[Recipe, Slots]
 
 def _start(workers: int, recipe: Recipe, slots: Slots) -> ProcessPoolExecutor:
     """A pool whose processes come from a clean server process, not from a fork of this one."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(recipe, slots))
+    pool = ProcessPoolExecutor(workers, server.start(), initializer=_begin, initargs=(recipe, slots))
+    for _ in range(workers):
+        pool.submit(os.getpid)  # else the processes would start with the first batch
+    return pool
 
 
 def _begin(recipe: Recipe, slots: Slots) -> None:

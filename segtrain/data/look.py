@@ -19,6 +19,7 @@ NEAR = 0.999
 Images saved anew as JPEG, at quality 10 too, or at half the size correlate by more than 0.9995;
 CamVid's most alike frames, which follow one another, by 0.998.
 """
+_AT_ONCE = 256  # images that are compared with all before them
 
 
 class Print(NamedTuple):
@@ -68,11 +69,13 @@ def copies_of(prints: List[Print]) -> Iterator[Tuple[int, int, bool]]:
     first: Dict[bytes, int] = {}
     thumbnails = np.array([each.thumbnail for each in prints], np.float32)
     for i, each in enumerate(prints):
+        if i % _AT_ONCE == 0:  # else each image's turn would read all thumbnails from memory
+            near = thumbnails[i : i + _AT_ONCE] @ thumbnails[: i + _AT_ONCE].T > NEAR
         if each.digest in first:
             yield first[each.digest], i, True
             continue
         first[each.digest] = i
-        alike = np.flatnonzero(thumbnails[:i] @ thumbnails[i] > NEAR)
+        alike = np.flatnonzero(near[i % _AT_ONCE, :i])
         if len(alike):
             yield int(alike[0]), i, False
 

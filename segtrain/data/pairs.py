@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -103,17 +105,30 @@ def files(folder: Path, endings: set[str], suffix: str = "", see: str = "data.ro
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: see {see}")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        name = inside.with_suffix("").as_posix()
-        hidden = any(part.startswith(".") for part in inside.parts)
-        if path.suffix.lower() not in endings or hidden or not name.endswith(suffix):
+    for path in below(folder):
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        if path.suffix.lower() not in endings or not name.endswith(suffix):
             continue
         name = name[: len(name) - len(suffix)]
         if name in found:
             raise UserError(f"{found[name]} and {path} have one name: which is it?")
         found[name] = path
     return found
+
+
+def below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files in a folder and in those within, sorted, links followed; no hidden ones.
+
+    above: the folders that this one is in, to which a link may lead back.
+    """
+    here, found = folder.resolve(), []
+    with os.scandir(folder) as entries:
+        for entry in entries if here not in above else ():
+            if entry.name.startswith("."):
+                continue
+            path = Path(entry.path)
+            found += below(path, (*above, here)) if entry.is_dir() else [path]
+    return sorted(found)
 
 
 def pair(
@@ -150,8 +165,12 @@ def lines(path: Path) -> list[str]:
 
 
 def names(path: Path) -> list[str]:
-    """The lines of a list file that aren't blank."""
-    return [line for line in lines(path) if line]
+    """The lines of a list file that aren't blank; UserError for one that is there twice."""
+    found = [line for line in lines(path) if line]
+    twice = [line for line, count in Counter(found).items() if count > 1]
+    if twice:
+        raise UserError(f"{path} has {twice[0]!r} more than once: leave one of them")
+    return found
 
 
 def stem(name: str, endings: set[str]) -> str:

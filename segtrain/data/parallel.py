@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Deque, Iterable, Iterator, TypeVar
+
+from segtrain.machines.threads import cpus
 
 Result = TypeVar("Result")
 
@@ -15,7 +16,7 @@ def in_threads(function: Callable[[int], Result], indices: Iterable[int]) -> Ite
 
     No more than a few results wait at a time, however many indices there are.
     """
-    count = os.cpu_count() or 1
+    count = cpus()
     waiting: Deque[Future[Result]] = deque()
     pool = ThreadPoolExecutor(count)
     try:

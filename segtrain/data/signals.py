@@ -15,7 +15,7 @@ from pydantic import PositiveFloat
 from segtrain import plugins
 from segtrain.config import Data
 from segtrain.data.dataset import Sample
-from segtrain.data.pairs import names, open_root
+from segtrain.data.pairs import below, names, open_root
 from segtrain.errors import UserError
 from segtrain.prediction import records
 
@@ -117,7 +117,7 @@ def _split(root: Path, split: str, name: str) -> Tuple[Path, List[Path]]:
     """The folder that the split's records are named from, and the records."""
     home, source = root / name, root / (name if name.endswith(".txt") else f"{name}.txt")
     if home.is_dir():
-        return home, sorted(f for f in home.rglob("*") if f.suffix.lower() in records.ENDINGS)
+        return home, [f for f in below(home) if f.suffix.lower() in records.ENDINGS]
     if not source.is_file():
         raise UserError(
             f"no split {split!r}: there is no folder {home} and no list {source}; see data.splits"

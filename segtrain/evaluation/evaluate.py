@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from segtrain import plugins
 from segtrain.config import Config
-from segtrain.data.dataset import Dataset
+from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import UserError
 from segtrain.evaluation import events, metrics
 from segtrain.evaluation.metrics import Counts
@@ -198,16 +198,32 @@ def _look(
     """Each of the samples with its prediction, in order, until `stop` asks to; the next are read."""
     readers = max(1, min(4, (os.cpu_count() or 1) - 1))
     samples = _ahead(dataset.read, indices, readers)
-    for name, sample in zip((dataset.ids[index] for index in indices), samples):
+    named = zip((dataset.ids[index] for index in indices), samples)
+    for group in _of_one_size(named, predictor):
         if stop():
             samples.close()
             return
-        if probabilistic:
-            probabilities = predictor.probabilities(sample.image)
-            mask = probabilities.argmax(axis=0).astype(np.uint8)
-            yield Seen(name, sample.mask, mask, probabilities)
-        else:
-            yield Seen(name, sample.mask, predictor.mask(sample.image))
+        parts = predictor.each([sample.image for _, sample in group], probabilistic)
+        for (name, sample), part in zip(group, parts):
+            yield Seen(name, sample.mask, part.ids, part.probabilities)
+
+
+def _of_one_size(
+    named: Iterable[tuple[str, Sample]], predictor: Predictor
+) -> Iterator[list[tuple[str, Sample]]]:
+    """Samples in their order, those beside each other that go through the network together."""
+    group: list[tuple[str, Sample]] = []
+    for name, sample in named:
+        shape = sample.image.shape
+        if group and shape != group[0][1].image.shape:
+            yield group
+            group = []
+        group.append((name, sample))
+        if len(group) >= predictor.together(shape) or predictor.windows(shape):
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _ahead(

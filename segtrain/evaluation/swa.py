@@ -64,7 +64,7 @@ def average(path: Path, out: Path, last: int = 5, device: str = "auto") -> dict[
     renew_statistics(net, config, context)
     val = open_split(config.data, "val", state["classes"])
     result = evaluate(
-        Predictor(net, context, policy_of(config), net.side, net.stride),
+        Predictor(net.inference(), context, policy_of(config), net.side, net.stride),
         val,
         tolerance_ms=config.eval.tolerance_ms,
     )

@@ -181,7 +181,7 @@ def _check_names(folder: Path, about: About, present: Set[str]) -> None:
 def _check_code(folder: Path, about: About) -> None:
     """The code must be segtrain's own, where it is of this version."""
     for name in SIGNALS_CODE if about.form is not None else CODE:
-        ours = Path(__file__).with_name(name)
+        ours = Path(runtimes.__file__).with_name(name)
         if about.segtrain == __version__ and ours.read_bytes() != (folder / name).read_bytes():
             raise SegtrainError(
                 f"{folder / name} isn't segtrain {__version__}'s own: it was changed, or written by a "

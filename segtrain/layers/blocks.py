@@ -88,8 +88,8 @@ class Mirror(HybridBlock):
 
 def _places(F, x, axis: int, dim: int):
     """0, 1, ... along an axis of x, float32: (its length,)."""
-    for other in {*range(2 + dim)} - {axis}:
-        x = F.slice_axis(x, axis=other, begin=0, end=1)
+    ends = [None if other == axis else 1 for other in range(2 + dim)]
+    x = F.slice(x, begin=[0] * (2 + dim), end=ends)  # at once: slice_axis would copy the image
     return F.contrib.arange_like(F.cast(x, "float32"), axis=axis)
 
 

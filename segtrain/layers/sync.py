@@ -87,7 +87,8 @@ class SyncBatchNorm(nn.BatchNorm):
         return F.squeeze(y, axis=2) if self._dim == 1 else y
 
     def _joint(self, turns: Turns, x, gamma, beta, running_mean, running_var):
-        shape = (1, -1, *[1] * self._dim)
+        shape, dtype = (1, -1, *[1] * self._dim), x.dtype
+        x = x.astype("float32", copy=False)  # sums of float16 overflow
         sums = turns.exchange((x.sum(axis=1, exclude=True), x.size // x.shape[1]))
         count = sum(size for _, size in sums)
         mean = mx.nd.add_n(*[s.as_in_context(x.context) for s, _ in sums]) / count
@@ -101,4 +102,5 @@ class SyncBatchNorm(nn.BatchNorm):
         scale = mx.nd.rsqrt(var + self._kwargs["eps"])
         if not self._kwargs["fix_gamma"]:
             scale = scale * gamma
-        return centred * scale.reshape(shape) + beta.reshape(shape)
+        y = centred * scale.reshape(shape) + beta.reshape(shape)
+        return y.astype(dtype, copy=False)

@@ -9,7 +9,7 @@ import numpy as np
 from mxnet.gluon import HybridBlock
 
 from segtrain import plugins
-from segtrain.errors import UserError, nearest
+from segtrain.errors import UserError
 from segtrain.losses import functions
 from segtrain.losses.masks import pixel_weights
 
@@ -37,18 +37,19 @@ def terms(losses: Mapping[str, Union[float, Mapping[str, Any]]]) -> List[Term]:
 
 
 def known_losses() -> Dict[str, Callable]:
-    """The losses of functions.py, by name."""
-    return {
+    """The losses of functions.py, and the user's own, by name."""
+    ours = {
         name: function
         for name, function in vars(functions).items()
         if inspect.isfunction(function) and [*inspect.signature(function).parameters][:1] == ["share"]
     }
+    return plugins.with_own("losses", ours)
 
 
 def _term(name: str, value: Union[float, Mapping[str, Any]]) -> Term:
     known = known_losses()
     if name not in known:
-        raise UserError(f"train.loss: no {name!r}; {nearest(name, known)}")
+        raise plugins.missing("train.loss", name, known)
     given = dict(value) if isinstance(value, Mapping) else {"weight": value}
     where = f"train.loss.{name}"
     weight = plugins.options(_weight, {k: given.pop(k) for k in ("weight",) if k in given}, where)
@@ -95,7 +96,8 @@ class Loss(HybridBlock):
         """
         maps = {name: work(masks, self._ignore, **options) for name, work, options in self._of_host}
         pixels = float(self._of_id @ np.bincount(masks.ravel(), minlength=256))
-        counts = dict.fromkeys(functions.PER_IMAGE, float(len(masks)))
+        own = [t.function for t in self.terms if getattr(t.function, "per_image", False)]
+        counts = dict.fromkeys([*functions.PER_IMAGE, *own], float(len(masks)))
         if "border" in maps:
             counts[functions.border] = pixels + float(maps["border"].sum(dtype=np.float64))
         factors = [t.weight / max(counts.get(t.function, pixels), 1e-12) for t in self.terms]

@@ -102,7 +102,12 @@ def _to_two_nearest(numbers: np.ndarray) -> np.ndarray:
 
 
 def _distance(there: np.ndarray) -> np.ndarray:
-    """The distance to the nearest pixel that is there, inf where none is."""
+    """The distance to the nearest pixel that is there, inf where none is.
+
+    OpenCV's last bits differ from call to call. The squares are whole numbers, so that rounding
+    them gives the same bits each time.
+    """
     if not there.any():
         return np.full(there.shape, np.inf, np.float32)
-    return cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    near = cv2.distanceTransform((~there).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.sqrt(np.rint(np.square(near)))

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 from segtrain.errors import SegtrainError
-from segtrain.machines import cuda, driver, elf
-from segtrain.machines.threads import cores
+from segtrain.machines import cuda, driver, elf, memory
+from segtrain.machines.threads import cores, quota
 from segtrain.version import __version__
 
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9'"
@@ -221,7 +221,7 @@ def _size(size: int) -> str:
 
 def _cores(facts: Dict[str, Any]) -> Iterator[Finding]:
     """The threads that MXNet will use, against the cores and a container's share of them."""
-    facts["cores"], facts["cpu_quota"] = cores(), _quota()
+    facts["cores"], facts["cpu_quota"] = cores(), quota()
     threads = os.environ["OMP_NUM_THREADS"]
     facts["threads"] = int(threads) if threads.isdigit() else None
     share = facts["cores"] if facts["cpu_quota"] is None else min(facts["cores"], facts["cpu_quota"])
@@ -235,35 +235,10 @@ def _cores(facts: Dict[str, Any]) -> Iterator[Finding]:
         yield Finding("threads", "ok", found)
 
 
-def _quota(root: Path = Path("/sys/fs/cgroup")) -> Optional[float]:
-    """The CPUs that a container may use by its quota (cgroups 2, else 1); None without one."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text()
-        except OSError:
-            return None
-    return None if limit in ("max", "-1") else int(limit) / int(period)
-
-
 def _memory(facts: Dict[str, Any]) -> Iterator[Finding]:
-    facts["memory_bytes"] = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    facts["memory_limit"] = _limit()
+    facts["memory_bytes"], facts["memory_limit"] = memory.available(), memory.limit()
     limit = f"; this container may use {_size(facts['memory_limit'])}" if facts["memory_limit"] else ""
     yield Finding("memory", "ok", f"{_size(facts['memory_bytes'])} free{limit}")
-
-
-def _limit(root: Path = Path("/sys/fs/cgroup")) -> Optional[int]:
-    """The bytes of memory that a container may use (cgroups 2, else 1); None without a limit."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            text = (root / name).read_text().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() and int(text) < 1 << 50 else None
-    return None
 
 
 def _engines(facts: Dict[str, Any]) -> Iterator[Finding]:

@@ -41,10 +41,31 @@ class Network(Chain):
         scores = self.heads(self.fit(x))[0]
         return scores if self.side or self.stride == 1 else F.slice_like(scores, x, axes=self._axes)
 
+    def inference(self) -> HybridBlock:
+        """The main head alone, hybridized, for sides in multiples of `stride`.
+
+        What calls it fits its input in and cuts the scores, on the host in a hundredth of the time
+        that the graph takes for both.
+        """
+        block = _Main(self.heads)
+        block.hybridize(static_alloc=True, static_shape=True)
+        return block
+
     def cast(self, dtype):
         super().cast(dtype)
         for parameter in self.collect_params().values():
             parameter._var = None  # made for the type from before, by the search for the stride
+
+
+class _Main(HybridBlock):
+    """The first of a network's heads."""
+
+    def __init__(self, heads: Chain):
+        super().__init__()
+        self.heads = heads
+
+    def hybrid_forward(self, F, x):
+        return self.heads(x)[0]
 
 
 class _Listed(HybridBlock):
@@ -85,6 +106,8 @@ def network(
             return Network(heads, stride, side, model.dim)
         except ValueError as error:
             raise UserError(f"model: {error}") from None
+        except mx.MXNetError as error:  # an option that its operators don't take
+            raise UserError(f"model {model.name}: {_first_line(error)}") from None
 
 
 def initialize(net: Network, model: Model, contexts: list, seed: int) -> None:

@@ -6,7 +6,8 @@ import inspect
 from typing import Any, Callable, List, Mapping, Optional
 
 from mxnet.gluon import HybridBlock, nn
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
+from typing_extensions import Annotated
 
 from segtrain import plugins
 from segtrain.errors import UserError, nearest
@@ -112,7 +113,7 @@ def sigmoid(kit: Kit):
     return kit.blocks.sigmoid()
 
 
-def dropout(kit: Kit, *, rate: float = 0.5):
+def dropout(kit: Kit, *, rate: Annotated[float, Field(ge=0, lt=1)] = 0.5):
     """Values set to 0 in training with the chance `rate`, the others scaled up."""
     return nn.Dropout(rate)
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Tuple
 
 from mxnet.gluon import nn
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
+from typing_extensions import Annotated
 
 from segtrain.layers import Blocks, Chain, Concat
 
@@ -18,7 +19,7 @@ def build(
     growth: PositiveInt = 16,
     layers: Tuple[PositiveInt, ...] = (4, 5, 7, 10, 12, 15, 12, 10, 7, 5, 4),
     stem: PositiveInt = 48,
-    dropout: float = 0.2,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** pools.
 

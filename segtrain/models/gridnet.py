@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mxnet.gluon import HybridBlock
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
+from typing_extensions import Annotated
 
 from segtrain.layers import Blocks, Chain, Column, Encoder, Sum, Take, TotalDropout, Widths
 
@@ -17,7 +18,7 @@ def build(
     widths: Widths = (16, 32, 64, 128, 256),
     down_columns: PositiveInt = 3,
     up_columns: PositiveInt = 3,
-    dropout: float = 0.1,
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1,
 ) -> Chain:
     """(N, C, H, W) to class scores (N, classes, H, W); H and W multiples of 2 ** (streams - 1).
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Tuple
 
 from mxnet.gluon import HybridBlock
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
+from typing_extensions import Annotated
 
 from segtrain.layers import Blocks, Chain, Sum, Widths
 
@@ -16,7 +17,7 @@ def build(
     blocks: Blocks,
     *,
     widths: Widths = (64, 128, 128),
-    kernels: Tuple[PositiveInt, ...] = (8, 5, 3),
+    kernels: Annotated[Tuple[PositiveInt, ...], Field(min_length=1)] = (8, 5, 3),
     whole: bool = False,
 ) -> Chain:
     """(N, C, L) to class scores (N, classes, L), of any length; images (dim 2) work as well.

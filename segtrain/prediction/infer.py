@@ -93,8 +93,9 @@ class Predictor:
 
     `forward` takes raw pixels (N, C, H, W) as an MXNet array and gives scores (N, classes, H, W).
     side: the only height and width that it takes; then images go through in windows of that size.
-    stride: sides that it takes without padding are its multiples, and so are windows. `batch` of
-    them go through at a time.
+    stride: sides that it takes are its multiples; images are mirrored at their lower and right
+    borders up to these. `batch`: images of one size, or windows, that go through at a time; None:
+    as many as hold the pixels of one window of `SIDE`.
     """
 
     def __init__(
@@ -105,9 +106,10 @@ class Predictor:
         side: int | None = None,
         stride: int = 1,
     ):
-        self._forward, self._context, self._side, self.batch = forward, context, side, 1
+        self._forward, self._context, self._side = forward, context, side
         self._stride = 1 if side else stride
         self.policy = policy._replace(window=side) if side else policy
+        self.batch: int | None = None
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """The class ids (H, W) uint8 of an image (H, W, C) uint8 or float32."""
@@ -128,7 +130,7 @@ class Predictor:
         """
         if self.windows(image.shape):
             return self.probabilities(image)
-        return self._run(image[None]).asnumpy()[0]
+        return _cut(self._run(image[None]).asnumpy(), image.shape[:-1])[0]
 
     def windows(self, shape: Sequence[int]) -> tiling.Windows | None:
         """The windows in which an image of this shape (H, W, C) goes through; None: it goes whole."""
@@ -149,21 +151,37 @@ class Predictor:
         if windows is None:
             yield from self.whole([image], probabilities)
             return
-        for place, found in tiling.blended(image, windows, self._average, self.batch):
-            yield Part(place, found.argmax(axis=0).astype(np.uint8), found if probabilities else None)
+        at_a_time = self.together((windows.side, windows.side))
+        for place, found in tiling.blended(image, windows, self._average, at_a_time):
+            yield Part(place, highest(found), found if probabilities else None)
+
+    def together(self, shape: Sequence[int]) -> int:
+        """How many images or windows of this shape (H, W, ...), or signals (L, ...), go at a time."""
+        return self.batch or max(1, SIDE**2 // int(np.prod(shape[:2])))
+
+    def each(self, images: Sequence[np.ndarray], probabilities: bool = False) -> list[Part]:
+        """What is found in images of one size, a part for each: together, or each in windows."""
+        if self.windows(images[0].shape) is None:
+            return self.whole(images, probabilities)
+        place = tuple(slice(0, length) for length in images[0].shape[:-1])
+        if not probabilities:
+            return [Part(place, self.mask(image), None) for image in images]
+        found = [self.probabilities(image) for image in images]
+        return [Part(place, highest(planes), planes) for planes in found]
 
     def whole(self, images: Sequence[np.ndarray], probabilities: bool = False) -> list[Part]:
         """What is found in images of one size that go whole and together, a part for each."""
         batch = np.stack(images)
-        place = tuple(slice(0, length) for length in batch.shape[1:-1])
+        size = batch.shape[1:-1]
+        place = tuple(slice(0, length) for length in size)
         found: Iterable[np.ndarray | None] = [None] * len(images)
         if self.policy.views == [(1.0, False)]:
             scores = self._run(batch)
-            ids = scores.argmax(axis=1).astype("uint8").asnumpy()
-            found = softmax(scores) if probabilities else found
+            ids = _cut(argmax(scores), size)
+            found = _cut(softmax(scores), size) if probabilities else found
         else:
             average = self._average(batch)
-            ids = average.argmax(axis=1).astype(np.uint8)
+            ids = np.stack([highest(planes) for planes in average])
             found = average if probabilities else found
         return [Part(place, *pair) for pair in zip(ids, found)]
 
@@ -191,16 +209,38 @@ class Predictor:
         if self._side and max(size) > self._side:  # a window that a scale has made larger
             windows = tiling.Windows(self._side, self.policy.overlap, self.policy.blend)
             return np.stack([_joined(tiling.blended(x, windows, self._softmax), size) for x in batch])
-        return softmax(self._run(batch))[:, :, : size[0], : size[1]]
+        return _cut(softmax(self._run(batch)), size)
 
     def _run(self, batch: np.ndarray) -> Any:
-        """The scores of images (N, H, W, C), or signals (N, L, C), as an MXNet array."""
+        """The scores of images (N, H, W, C), or signals (N, L, C), as an MXNet array.
+
+        They are larger than the images where these had to be padded.
+        """
         import mxnet as mx
 
-        if self._side:
-            batch = np.stack([pad(image, self._side) for image in batch])
-        batch = np.ascontiguousarray(np.moveaxis(batch, -1, 1))
+        sides = [self._side or -(-n // self._stride) * self._stride for n in batch.shape[1:-1]]
+        batch = np.ascontiguousarray(np.moveaxis(pad(batch, sides), -1, 1))
         return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
+
+
+def argmax(scores: Any) -> np.ndarray:
+    """The class ids (N, ...) uint8 of scores (N, classes, ...), an MXNet array."""
+    if scores.context.device_type != "cpu":
+        return scores.argmax(axis=1).astype("uint8").asnumpy()
+    return np.stack([highest(planes) for planes in scores.asnumpy()])
+
+
+def highest(planes: np.ndarray) -> np.ndarray:
+    """The place (...) uint8 of the highest of planes (classes, ...), of equal ones the first.
+
+    Plane by plane it takes a third of the time of NumPy's argmax, and a fifth of MXNet's on a CPU.
+    """
+    best, ids = planes[0].copy(), np.zeros(planes.shape[1:], np.uint8)
+    for number, plane in enumerate(planes[1:], 1):
+        higher = plane > best
+        np.maximum(best, plane, out=best)
+        np.maximum(ids, higher.view(np.uint8) * np.uint8(number), out=ids)
+    return ids
 
 
 def softmax(scores: Any) -> np.ndarray:
@@ -228,14 +268,17 @@ def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR).reshape(size[1], size[0], -1)
 
 
-def pad(image: np.ndarray, side: int) -> np.ndarray:
-    """The image (H, W, C), mirrored at its lower and right border to be `side` high and wide."""
-    height, width = image.shape[:2]
-    below, right = max(0, side - height), max(0, side - width)
-    if not below and not right:
-        return image
-    wide = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-    return wide.reshape(height + below, width + right, -1)
+def pad(batch: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Images (N, H, W, C), or signals (N, L, C), mirrored at their ends to be as large as `sides`."""
+    missing = [side - length for side, length in zip(sides, batch.shape[1:-1])]
+    if not any(missing):
+        return batch
+    return np.pad(batch, [(0, 0), *((0, count) for count in missing), (0, 0)], mode="reflect")
+
+
+def _cut(found: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """What was found in padded images, (N, ..., H, W), without what the padding added."""
+    return found[(..., *(slice(0, length) for length in size))]
 
 
 # ---- files

@@ -40,14 +40,14 @@ class How(NamedTuple):
     """How the inputs are worked through.
 
     model: the identity of the network, as `journal.fingerprint` gives it; resume: leave out inputs
-    whose files are there already; batch: images of one size, or windows, at a time; workers: threads
+    whose files are there already; batch: images of one size, or windows, at a time (None: `Predictor` chooses); workers: threads
     that read, and as many that write; frames: of each video, no more; each_frame: write the files of
     an image for each of them too.
     """
 
     model: str = ""
     resume: bool = False
-    batch: int = 1
+    batch: Optional[int] = None
     workers: int = 2
     frames: Optional[int] = None
     each_frame: bool = False
@@ -220,7 +220,7 @@ class _Session:
                 yield partial(Done, *self._alone(given))
             else:
                 group.append(given)
-            if len(group) == self._how.batch:
+            if group and len(group) == self._predictor.together(_size(group[0]) or ()):
                 yield from self._together(group)
                 group = []
         yield from self._together(group)
@@ -259,18 +259,11 @@ class _Session:
     def _together(self, group: Sequence[Given]) -> Iterator[Callable[[], Done]]:
         """What writes the files of images of one size."""
         images = [given.image for given in group if isinstance(given.image, np.ndarray)]
-        for given, image, part in zip(group, images, self._whole(images) if images else []):
+        for given, image, part in zip(group, images, self._each(images) if images else []):
             yield partial(self._save, given, image, part)
 
-    def _whole(self, images: Sequence[np.ndarray]) -> List[Part]:
-        """What is found in images of one size, a part for each."""
-        if not self._predictor.windows(images[0].shape):
-            return self._predictor.whole(images, self._soft)
-        place = tuple(slice(0, length) for length in images[0].shape[:2])  # frames of a large video
-        if not self._soft:
-            return [Part(place, self._predictor.mask(image), None) for image in images]
-        found = [self._predictor.probabilities(image) for image in images]
-        return [Part(place, p.argmax(axis=0).astype(np.uint8), p) for p in found]
+    def _each(self, images: Sequence[np.ndarray]) -> List[Part]:
+        return self._predictor.each(images, self._soft)
 
     def _save(self, given: Given, image: np.ndarray, part: Part) -> Done:
         results: Dict[str, Any] = {}
@@ -303,10 +296,11 @@ class _Session:
     def _shots(self, name: str, video: Video, films: Sequence[Any]) -> Iterator[Callable[[], Any]]:
         """What writes each frame, once the network has seen it."""
         numbers = count()
-        for frames in chunks(ahead(iter(video)), 1 if video.live else self._how.batch):
+        at_a_time = 1 if video.live else self._predictor.together(video.size)
+        for frames in chunks(ahead(iter(video)), at_a_time):
             if self._asked():
                 return
-            for frame, part in zip(frames, self._whole(frames)):
+            for frame, part in zip(frames, self._each(frames)):
                 yield partial(self._shoot, _frame(name, next(numbers)), frame, part, films)
 
     def _shoot(self, name: str, frame: np.ndarray, part: Part, films: Sequence[Any]) -> Dict[str, Any]:

@@ -35,7 +35,8 @@ def scheduler(train: Train, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
     poly: f + (1 - f) * (1 - t) ** power; cosine: half a period from 1 to f; exponential: f ** t;
     constant: 1; step: a tenth at each milestone, which are shares of the whole run. onecycle (Smith
     & Topin 2018): half a cosine up from 1/25 over the warm-up, or over 30% of the run if there is
-    none, half a cosine down to f over the rest; the momentum stays as it is.
+    none, half a cosine down to f over the rest; the momentum stays as it is. plateau: 1, which the
+    session lowers as the scores tell.
     """
     total = train.epochs * steps_per_epoch
     warmup = min(round(train.warmup * steps_per_epoch), total - 1)
@@ -49,6 +50,7 @@ def scheduler(train: Train, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
         return Shaped(total, _onecycle(warmup / total or 0.3, low), base_lr=train.lr)
     shapes: dict[str, Callable[[float], float]] = {
         "constant": lambda t: 1.0,
+        "plateau": lambda t: 1.0,
         "exponential": lambda t: low**t,
         "step": _steps(train.milestones, total, warmup),
     }

@@ -57,8 +57,9 @@ class Session:
     ):
         self.run, self.config, self.learner = run, config, learner
         self.loader, self.val, self.stop, self.watchers = loader, val, stop, watchers
-        net = learner.net
-        self.predictor = Predictor(net, learner.contexts[0], policy_of(config), net.side, net.stride)
+        net, context = learner.net, learner.contexts[0]
+        way = policy_of(config)
+        self.predictor = Predictor(net.inference(), context, way, net.side, net.stride)
         self._saved = time.monotonic()
         self._last: Optional[Step] = None
         self.evaluated: Tuple[int, Optional[Dict[str, Any]]] = (0, None)
@@ -69,6 +70,8 @@ class Session:
             "losses": {},
             "best": None,
             "stale": 0,
+            "waited": 0,
+            "drops": 0,
             "rollbacks": 0,
             "history": [],
             "classes": val.classes,
@@ -259,14 +262,33 @@ class Session:
         state, keep = self.state, self.config.checkpoint.keep
         with self.learner.judged():
             if result and (state["best"] is None or (result["miou"] or 0) > state["best"]["miou"]):
-                state.update(best={"miou": result["miou"] or 0.0, "epoch": state["epoch"]}, stale=0)
+                best = {"miou": result["miou"] or 0.0, "epoch": state["epoch"]}
+                state.update(best=best, stale=0, waited=0)
                 self.run.save("best", {"model": self.learner.model_arrays()}, state)
             elif result:
-                state["stale"] += 1
+                state.update(stale=state["stale"] + 1, waited=state["waited"] + 1)
+                self._leave_plateau()
             if keep:
                 name = f"epoch-{state['epoch']:04}"
                 self.run.save(name, {"model": self.learner.model_arrays()}, state)
         self.run.prune("epoch-", keep)
+
+    def _leave_plateau(self) -> None:
+        """Lower the learning rate where `plateau` has waited long enough for a better score."""
+        train, state = self.config.train, self.state
+        lowest = train.factor ** state["drops"] <= train.final_lr
+        if train.schedule != "plateau" or state["waited"] < train.patience or lowest:
+            return
+        state.update(waited=0, drops=state["drops"] + 1)
+        self._scale_lr()
+        self.run.log(
+            f"no better mIoU in {train.patience} evaluations: lr {self.learner.lr:.2g} from here on"
+        )
+
+    def _scale_lr(self) -> None:
+        train, state = self.config.train, self.state
+        fallen = max(train.factor ** state["drops"], train.final_lr)
+        self.learner.lr_scale = 0.5 ** state["rollbacks"] * fallen
 
     def _restore(self) -> None:
         arrays, state = self.run.load("last", ("model", "optimizer"))
@@ -285,7 +307,7 @@ class Session:
         self._restore()
         self.board.rewind(self._step)
         self.state["rollbacks"] = rollbacks
-        self.learner.lr_scale = 0.5**rollbacks
+        self._scale_lr()
         self._save()
         self.run.log(
             f"rollback {rollbacks}: from epoch {self.state['epoch'] + 1}, step {self.state['batch']} on "

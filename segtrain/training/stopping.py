@@ -44,7 +44,7 @@ class StopRequest:
         if self._looked >= self._deadline:
             self.reason = "--max-time is up"
         elif self._file and self._file.exists():
-            self._file.unlink()
+            self._file.unlink(missing_ok=True)  # another rank may have been faster
             self.reason = f"{self._file} asked for it"
 
     def __enter__(self) -> StopRequest:

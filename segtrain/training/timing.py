@@ -72,11 +72,12 @@ def loop(made: Prepared, epoch: int, count: int) -> float:
 
 def image(made: Prepared, index: int) -> float:
     """Seconds to read and judge a validation image."""
-    learner = made.learner
-    net = learner.net
-    predictor = Predictor(net, learner.contexts[0], policy_of(made.config), net.side, net.stride)
+    net, context = made.learner.net, made.learner.contexts[0]
+    way, index = policy_of(made.config), index % len(made.val.ids)
+    predictor = Predictor(net.inference(), context, way, net.side, net.stride)
+    predictor.mask(made.val.read(index).image)  # the first one plans the memory
     begun = time.perf_counter()
-    predictor.mask(made.val.read(index % len(made.val.ids)).image)
+    predictor.mask(made.val.read(index).image)
     return time.perf_counter() - begun
 
 

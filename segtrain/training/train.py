@@ -17,16 +17,17 @@ import numpy as np
 
 import segtrain
 from segtrain import config as configs
-from segtrain import losses
+from segtrain import losses, plugins
 from segtrain.config import Config
 from segtrain.data.cache import cached
-from segtrain.data.dataset import Dataset, open_split
-from segtrain.data.loader import Loader, open_loader
+from segtrain.data.dataset import SPLITS, Dataset, open_split
+from segtrain.data.loader import Loader, open_loader, pipelines
 from segtrain.data.scan import scan
 from segtrain.errors import Stopped, UserError
 from segtrain.machines import heartbeat
 from segtrain.machines.devices import contexts as find_devices
 from segtrain.machines.ranks import ALONE, Ranks, join
+from segtrain.machines.threads import cpus
 from segtrain.run import Run, is_taken, write
 from segtrain.training import trial
 from segtrain.training.learner import Learner, Step
@@ -73,6 +74,8 @@ def train(
         try:
             if ranks.first and not (run.path / "environment.json").exists():
                 _describe(run, made, contexts)
+            elif ranks.first:
+                _tell_of_plugins(run)
             stop.watch_for(run.path / "STOP")
             session = Session(run, made.config, made.learner, made.loader, made.val, stop, watchers)
             session.go()
@@ -146,6 +149,7 @@ def prepare(
     )
     workers = workers_for(config, contexts)
     files = {split: _checksum(dataset.ids) for split, dataset in sets.items()}
+    files.update(pipelines(config.data))
     if run:
         _check_files(run, files)
     _check_ranks(config, files, ranks)
@@ -166,11 +170,10 @@ def _check_ranks(config: Config, files: Dict[str, str], ranks: Ranks) -> None:
             f"train.batch=auto is for one process, and here are {ranks.size}: write a number"
         )
     first = json.loads(ranks.from_first(json.dumps(files).encode()))
-    for split, checksum in files.items():
-        if first[split] != checksum:
+    for name, checksum in files.items():
+        if first[name] != checksum:
             raise UserError(
-                f"the split {split!r} holds other files for rank {ranks.rank} than for rank 0: "
-                "give all hosts the same data.root"
+                f"{_holding(name)} for rank {ranks.rank} than for rank 0: give all hosts the same files"
             )
 
 
@@ -185,6 +188,7 @@ def _with_batch(config: Config, batch: int) -> Config:
 def resume_command(run: Run, device: str) -> str:
     """The command that goes on with a run that was stopped."""
     where = ["--devices", device] if device != "auto" else []
+    where += [word for name in plugins.known() for word in ("--plugins", name)]
     started = shlex.split(os.environ.get("SEGTRAIN_LAUNCH", "segtrain"))
     command = [*started, "train", str(run.path / "config.yaml"), "--out", str(run.path)]
     return shlex.join([*command, *where, "--resume"])
@@ -245,14 +249,26 @@ def _checksum(ids: Sequence[str]) -> str:
 
 
 def _check_files(run: Run, files: dict[str, str]) -> None:
-    """UserError where the dataset doesn't hold the files that the run began with."""
+    """UserError where a split or a file of augmentations isn't what the run began with."""
     kept = run.environment().get("files_sha256", files)
-    for split, checksum in files.items():
-        if kept[split] != checksum:
+    for name, checksum in files.items():
+        if kept.get(name, checksum) != checksum:
             raise UserError(
-                f"the split {split!r} holds other files than when {run.path} began: "
-                "bring them back, or start a new run without --resume"
+                f"{_holding(name)} than when {run.path} began: "
+                "put back what was there, or start a new run without --resume"
             )
+
+
+def _holding(name: str) -> str:
+    return f"the split {name!r} holds other files" if name in SPLITS else f"{name} holds something else"
+
+
+def _tell_of_plugins(run: Run) -> None:
+    """Say which plug-ins have changed since the run began; to mend them is no mistake."""
+    kept, now = run.environment().get("plugins_sha256", {}), plugins.sources()
+    for file in sorted(kept.keys() & now.keys()):
+        if kept[file] != now[file]:
+            run.log(f"{file} has changed since this run began: what follows is by the new one")
 
 
 def _describe(run: Run, made: Prepared, contexts: list) -> None:
@@ -266,9 +282,10 @@ def _describe(run: Run, made: Prepared, contexts: list) -> None:
         "platform": platform.platform(),
         "devices": [str(c) for c in contexts],
         "ranks": made.learner.ranks.size,
-        "threads": os.environ.get("OMP_NUM_THREADS", str(os.cpu_count())),
+        "threads": os.environ["OMP_NUM_THREADS"],
         "workers": made.workers,
         "files_sha256": made.files,
+        **({"plugins_sha256": plugins.sources()} if plugins.known() else {}),
     }
     write(run.path / "config.yaml", configs.dump(made.config))
     write(run.path / "environment.json", json.dumps(environment, indent=1))
@@ -285,4 +302,4 @@ def workers_for(config: Config, contexts: list) -> int:
     if config.data.workers != "auto":
         return int(config.data.workers)
     each = 1 if contexts[0].device_type == "cpu" else 4
-    return max(1, min(each * len(contexts), (os.cpu_count() or 1) - 1, 16))
+    return max(1, min(each * len(contexts), cpus() - 1, 16))

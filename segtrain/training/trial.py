@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,10 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from segtrain import config as configs
+from segtrain import plugins
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch
 from segtrain.errors import UserError
+from segtrain.machines import memory
 
 LARGEST = 64  # a larger batch seldom trains faster, and needs another learning rate
 SHARE = 0.8  # of the memory that is free on the CPU
@@ -28,7 +29,7 @@ def largest_batch(config: Config, dataset: Dataset, weights: np.ndarray, context
 
     No larger than 64 or the split. UserError where not even one image per device fits.
     """
-    limit = free_memory() * SHARE if contexts[0].device_type == "cpu" else float("inf")
+    limit = memory.available() * SHARE if contexts[0].device_type == "cpu" else float("inf")
     batch, found, peaks = 1, 0, [0.0]
     with tqdm(desc="train.batch=auto", unit="trial", disable=None, leave=False) as bar:
         while batch <= min(LARGEST, len(dataset.ids)):
@@ -52,19 +53,6 @@ def is_of_memory(message: str) -> bool:
     """Whether MXNet or the system says that memory is full."""
     signs = ("out of memory", "failed to allocate", "bad_alloc", "cannot allocate memory")
     return any(sign in message.lower() for sign in signs)
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: of the machine, and of its control group."""
-    free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    with open("/proc/meminfo") as file:
-        free += [int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")]
-    try:
-        with open("/sys/fs/cgroup/memory.max") as top, open("/sys/fs/cgroup/memory.current") as now:
-            group = int(top.read()) - int(now.read())
-    except (OSError, ValueError):  # no such group, or one without a limit
-        return max(free)
-    return min(max(free), group)
 
 
 def _peak(
@@ -107,8 +95,9 @@ class _Blank(NamedTuple):
 def _answer(question: dict[str, Any]) -> int:
     """In the fresh process: two steps on noise, and the bytes that they took."""
     from segtrain.training.learner import Learner
-    from segtrain.training.progress import memory
+    from segtrain.training.progress import memory as used
 
+    plugins.use_known()
     config = configs.parse(question["config"])
     contexts = [mx.Context(*device) for device in question["devices"]]
     count, crop = question["batch"], config.data.crop
@@ -122,7 +111,7 @@ def _answer(question: dict[str, Any]) -> int:
     for number in range(2):
         learner.step(Batch(images, masks, list(range(count))), number)
     learner.losses()
-    return memory(contexts[0])
+    return used(contexts[0])
 
 
 if __name__ == "__main__":

@@ -196,3 +196,13 @@ def test_it_trains_and_is_drawn(saved, config_file, tmp_path):
     assert code == 0, said
     code, said = run("show", config_file, f"data.augment=[{text}]", "--augment", tmp_path / "a.png")
     assert code == 0 and (tmp_path / "a.png").stat().st_size > 10_000, said
+
+
+def test_a_run_resumes_with_the_pipeline_that_it_began_with(saved, config_file, tmp_path):
+    text, out = saved(A.HorizontalFlip(p=0.5)), tmp_path / "run"
+    arguments = ["train", config_file, f"data.augment=['{text}']", "--out", out]
+    assert run(*arguments)[0] == 0
+    assert run(*arguments, "--resume")[0] == 0
+    saved(A.HorizontalFlip(p=0.6))
+    code, told = run(*arguments, "--resume")
+    assert code == 2 and "pipeline.json holds something else than when" in told

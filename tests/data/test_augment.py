@@ -57,6 +57,30 @@ def test_any_number_of_channels_of_bytes_or_floats(channels, dtype):
         assert image.shape == (32, 40, channels) and image.dtype == dtype and mask.shape == (32, 40)
 
 
+@pytest.mark.parametrize("steps", [[], ["scale(0.5, 2)", "rotate(30)"], ["flip(1)", "elastic(4)"]])
+def test_images_that_are_too_long_for_opencv(steps, monkeypatch):
+    """They are cut before they are warped, and the crops are those of the whole image."""
+    random = np.random.default_rng(0)
+    mask = random.integers(0, 3, (60, 90)).astype(np.uint8)
+    sample = Sample(random.integers(0, 256, (60, 90, 3)).astype(np.uint8), mask)
+    whole = [made(parse(steps), seed=seed, sample=sample) for seed in range(30)]
+    monkeypatch.setattr("segtrain.data.augment.LONGEST", 8)
+    for seed, (image, ids) in enumerate(whole):
+        again = made(parse(steps), seed=seed, sample=sample)
+        assert np.abs(again.image.astype(int) - image).max() <= 1
+        assert (again.mask != ids).mean() < 0.002  # where a place lies between two pixels
+    monkeypatch.undo()
+    for size in ((40000, 50), (50, 40000)):
+        long = Sample(np.zeros((*size, 1), np.uint8), np.zeros(size, np.uint8))
+        assert made(parse(steps), sample=long).image.shape == (32, 40, 1)
+
+
+def test_noise_leaves_the_mean():
+    grey = Sample(np.full((64, 64, 3), 100, np.uint8), np.zeros((64, 64), np.uint8))
+    means = [made(parse(["noise(2)"]), seed=seed, sample=grey).image.mean() for seed in range(20)]
+    assert np.mean(means) == pytest.approx(100, abs=0.05)
+
+
 def test_floats_are_augmented_in_their_own_range():
     """Values a hundred times as great come out a hundred times as great, and nothing is cut off."""
     steps = parse(["color(0.5)", "noise(20)", "blur(2)"])

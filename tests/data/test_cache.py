@@ -1,7 +1,5 @@
 """Decoded samples that are kept: the same bytes, once decoded, whoever asks."""
 
-import os
-
 import cv2
 import pytest
 from conftest import CLASSES, run
@@ -91,7 +89,7 @@ def test_what_was_not_whole_is_decoded_again(folder):
 
 
 def test_want_of_room_is_told_before(folder, monkeypatch):
-    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(cache.memory, "available", lambda: 10_000)
     with pytest.raises(UserError, match="memory has .* write data.cache=disk"):
         opened(folder, "ram")
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))

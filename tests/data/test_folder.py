@@ -84,6 +84,9 @@ def test_splits_by_list_files(folder):
     assert opened(both, "val", splits={"val": "held-out.txt"}).ids == ["val-00"]
     with says("no split 'test'"):
         opened(both, "test")
+    (both / "train.txt").write_text("train-00\ntrain-01\ntrain-00\n")
+    with says("train.txt has 'train-00' more than once"):
+        opened(both)
     (both / "train.txt").write_text("train-77\n")
     with says("train-77"):
         opened(both)
@@ -146,6 +149,17 @@ def test_hidden_folders_are_left_alone(folder):
     hidden.mkdir()
     (hidden / "00-checkpoint.png").write_bytes(b"")
     assert len(opened(folder).ids) == 6
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(folder, tmp_path):
+    for kind in ("images", "masks"):
+        (folder / "train" / kind).rename(tmp_path / kind)
+        (folder / "train" / kind).mkdir()
+        for link in ("a", "b"):
+            (folder / "train" / kind / link).symlink_to(tmp_path / kind)
+        (tmp_path / kind / "back").symlink_to(folder / "train" / kind)
+    ids = opened(folder).ids
+    assert len(ids) == 12 and ids[0] == "a/00" and ids[-1] == "b/05"
 
 
 def test_an_id_out_of_range_and_the_cure(folder):

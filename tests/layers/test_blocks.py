@@ -1,9 +1,11 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet import autograd
 from mxnet.gluon import nn
 
 from segtrain.layers import Blocks, Fit, Fold, Normalize, TotalDropout, Unfold
+from segtrain.layers.sync import SyncBatchNorm, Turns
 
 
 def shape_of(block, shape):
@@ -134,3 +136,27 @@ def test_a_1d_deconvolution_is_mxnets(kernel, stride):
     theirs.weight.set_data(mx.nd.array(weight.copy()))
     assert ours(x).shape == (2, 5, 11 * stride)
     assert np.abs((ours(x) - theirs(x)).asnumpy()).max() < 1e-5
+
+
+def test_synchronised_norm_of_float16_is_that_of_float32():
+    """Though the sum over a channel is far beyond what a float16 can hold."""
+    values = np.random.default_rng(0).normal(30, 20, (4, 3, 64, 64)).astype("float16")
+    contexts = [mx.cpu(0), mx.cpu(1)]
+
+    def run(dtype):
+        norm = SyncBatchNorm(in_channels=3)
+        norm.initialize(ctx=contexts)
+        norm.cast(dtype)
+        parts = [mx.nd.array(values[i::2], ctx=c, dtype=dtype) for i, c in enumerate(contexts)]
+
+        def forward(part):
+            with autograd.record():
+                return norm(part)
+
+        outputs = Turns(2).run([lambda part=part: forward(part) for part in parts])
+        assert all(output.dtype == np.dtype(dtype) for output in outputs)
+        running = norm.running_mean.data(contexts[0]), norm.running_var.data(contexts[0])
+        return [array.asnumpy().astype("float32") for array in (*outputs, *running)]
+
+    for half, full in zip(run("float16"), run("float32")):
+        assert half == pytest.approx(full, rel=2e-3, abs=2e-3)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.machines import doctor
+from segtrain.machines import doctor, memory, threads
 from segtrain.machines.doctor import Answer
 
 FILES = Path(__file__).parent / "files"
@@ -166,7 +166,47 @@ def test_the_cpus_of_a_container(tmp_path, files, quota):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert doctor._quota(tmp_path) == quota
+    assert threads.quota(tmp_path) == quota
+
+
+def test_no_more_threads_than_a_container_may_use(monkeypatch):
+    most = threads.cores()
+    for quota, wanted in ((0.5, 1), (1.5, 1), (1000, most), (None, most)):
+        monkeypatch.setattr(threads, "quota", lambda quota=quota: quota)
+        assert threads.threads() == wanted
+    assert threads.cpus() == len(os.sched_getaffinity(0))
+
+
+V2 = {
+    "memory.max": "8000000000\n",
+    "memory.current": "3000000000\n",
+    "memory.stat": "anon 900000000\ninactive_file 2000000000\n",
+}
+V1 = {
+    "memory/memory.limit_in_bytes": "8000000000\n",
+    "memory/memory.usage_in_bytes": "3000000000\n",
+    "memory/memory.stat": "inactive_file 1\ntotal_inactive_file 2000000000\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "bytes_"),
+    [
+        (V2, 7_000_000_000),
+        (V1, 7_000_000_000),
+        ({**V2, "memory.max": "max\n"}, 20_000_000 * 1024),
+        ({**V2, "memory.max": "500\n"}, 0),
+        ({}, 20_000_000 * 1024),
+    ],
+)
+def test_the_memory_of_a_container(tmp_path, files, bytes_):
+    """What is kept of files that were read can be taken."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemFree:  100000 kB\nMemAvailable:   20000000 kB\nCached: 19000000 kB\n")
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory.available(meminfo, tmp_path) == bytes_
 
 
 def test_more_threads_than_cores(monkeypatch):

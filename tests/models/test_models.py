@@ -247,6 +247,9 @@ def test_every_network_of_the_configs_is_counted():
         ({"name": "unet", "widht": [8]}, "did you mean widths?"),
         ({"name": "unet", "merge": "cat"}, "'concat' or 'sum'"),
         ({"name": "unet", "widths": "wide"}, "widths"),
+        ({"name": "fcdensenet", "dropout": 1}, "model.dropout=1: input should be less than 1"),
+        ({"name": "resnet1d", "kernels": []}, "at least 1 item"),
+        ({"name": "attention_unet", "widths": [1, 1]}, "value 0 for Parameter num_filter"),
         ({"name": "unet", "in_channels": 4}, None),
     ],
 )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mxnet.gluon import nn
 
 from segtrain.data.dataset import palette
+from segtrain.layers import Fit
 from segtrain.machines import threads
 from segtrain.prediction import infer
 from segtrain.prediction.infer import Policy, Predictor
@@ -32,10 +33,26 @@ def image(height, width, seed=0):
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 50))
-def test_padding_reaches_the_side_and_keeps_the_image(height, width, side):
-    padded = infer.pad(image(height, width), side)
-    assert padded.shape[:2] == (max(side, height), max(side, width))
-    assert (padded[:height, :width] == image(height, width)).all()
+def test_images_are_padded_as_the_network_does_it_by_itself(height, width, stride):
+    picture = image(height, width)[None]
+    padded = infer.pad(picture, [-(-n // stride) * stride for n in (height, width)])
+    fitted = Fit(stride)(mx.nd.array(picture.transpose(0, 3, 1, 2), dtype="uint8"))
+    assert (padded == fitted.asnumpy().transpose(0, 2, 3, 1)).all()
+    assert (padded[:, :height, :width] == picture).all()
+
+
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_the_highest_class_is_numpys_argmax(classes, height, width, seed):
+    planes = np.random.default_rng(seed).integers(-2, 3, (classes, height, width)).astype(np.float32)
+    for scores in (planes, planes[:, ::-1, 1:], planes[:, 0]):  # also views, and signals; many ties
+        assert (infer.highest(scores) == scores.argmax(axis=0)).all()
+    assert (infer.argmax(mx.nd.array(planes[None])) == planes.argmax(axis=0)).all()
+
+
+def test_images_go_together_up_to_the_pixels_of_a_window():
+    made = predictor()
+    assert made.together((360, 480, 3)) == 6 and made.together((2000, 2000, 3)) == 1
+    assert made.together((1000, 2)) == 524  # signals
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (16, 16), (40, 50)])

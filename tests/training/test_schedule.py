@@ -14,6 +14,7 @@ EVERY = {
     "constant": {},
     "exponential": {"final_lr": 0.01},
     "onecycle": {},
+    "plateau": {},
 }
 
 

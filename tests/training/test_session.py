@@ -20,6 +20,7 @@ from segtrain.config import parse
 from segtrain.errors import SegtrainError, Stopped, UserError
 from segtrain.run import Run
 from segtrain.training.selftest import fingerprint
+from segtrain.training.stopping import StopRequest
 
 VALUES = {
     "model": {"name": "unet", "widths": [8, 16], "units": 1},
@@ -119,6 +120,60 @@ def test_early_stop(tmp_path):
     assert len(again.history()) == 3
 
 
+def test_a_file_stop_that_another_rank_takes_away_stops_too(tmp_path):
+    class Taken(type(tmp_path)):
+        def exists(self):
+            there = super().exists()
+            os.unlink(self)
+            return there
+
+    stop = StopRequest()
+    stop.watch_for(Taken(tmp_path / "STOP"))
+    (tmp_path / "STOP").touch()
+    assert stop() and "STOP asked for it" in stop.reason
+
+
+PLATEAU = {"schedule": "plateau", "patience": 2, "factor": 0.5, "final_lr": 0.2, "lr": 1e-9}
+
+
+def test_plateau_lowers_the_rate_as_torch_does_and_resumes_bit_for_bit(tmp_path):
+    """At a rate of nearly nothing no evaluation is better than the first."""
+    asked = config(train={**PLATEAU, "epochs": 9}, model={"norm": "group"})
+    whole = segtrain.train(asked, tmp_path / "whole", report=False)
+    rates = [row["lr"] for row in whole.history()]
+    assert rates == pytest.approx([1e-9 * r for r in (1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.2, 0.2)])
+    assert rates == pytest.approx(_torch_rates([row["miou"] for row in whole.history()]))
+    assert (whole.path / "log.txt").read_text().count("no better mIoU in 2 evaluations: lr") == 3
+
+    def stop(epoch):
+        if epoch.row["epoch"] == 4:  # one evaluation into the second wait
+            (tmp_path / "parts/STOP").touch()
+
+    with pytest.raises(Stopped):
+        segtrain.train(asked, tmp_path / "parts", on_epoch=stop, report=False)
+    parts = segtrain.train(asked, tmp_path / "parts", resume=True, report=False)
+    assert fingerprint(parts.path) == fingerprint(whole.path)
+    assert [row["lr"] for row in parts.history()] == rates
+
+
+def _torch_rates(scores):
+    """By torch's ReduceLROnPlateau, after its source: it lowers one bad score later, so patience - 1."""
+    rates, rate, best, bad = [], PLATEAU["lr"], float("-inf"), 0
+    for score in scores:
+        rates.append(rate)
+        bad = 0 if score > best else bad + 1
+        best = max(best, score)
+        if bad > PLATEAU["patience"] - 1:
+            rate = max(rate * PLATEAU["factor"], PLATEAU["final_lr"] * PLATEAU["lr"])
+            bad = 0
+    return rates
+
+
+def test_plateau_acts_before_an_early_stop():
+    with pytest.raises(UserError, match="train.early_stop=2 ends the run before"):
+        config(train={**PLATEAU, "early_stop": 2})
+
+
 def test_a_file_stop_and_a_time_that_is_up_save_and_stop(tmp_path):
     folder, long = tmp_path / "run", config(train={"epochs": 500})
 
@@ -208,7 +263,7 @@ def test_batch_auto_takes_what_fits_and_resume_keeps_it(tmp_path, monkeypatch):
     assert made.config().train.batch == 2
     assert "batch: 2  # found by train.batch=auto" in (made.path / "config.yaml").read_text()
     segtrain.train(asked, made.path, resume=True)
-    monkeypatch.setattr(trial, "free_memory", lambda: 1e6)
+    monkeypatch.setattr(trial.memory, "available", lambda: 1e6)
     with pytest.raises(UserError, match="not even one image"):
         segtrain.train(asked, tmp_path / "none")
 
