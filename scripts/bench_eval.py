@@ -3,18 +3,26 @@
 The same network and the same images at the same size: CamVid's validation split, else synthetic ones
 of 480x360. Two networks, untrained: the U-Net of configs/camvid-unet.yaml, and a 1x1 convolution, which
 shows what a loop costs by itself, as where a fast device runs the network. GluonCV's is the validation
-of its scripts' train.py: DataLoader, DataParallelModel(SegEvalModel(net)), SegmentationMetric; its
-network is left as that script has it, or hybridized like ours. Threads are the same for all.
+of its scripts' train.py: DataLoader, DataParallelModel(SegEvalModel(net)), SegmentationMetric. It runs
+
+- hybridized, on the same threads as ours, with one loader process, which is the best that we know;
+- the same, but not hybridized, as that script has it;
+- with all of that script's defaults, in a process of its own: not hybridized, batches of 16, 16 loader
+  processes, and as many threads as MXNet takes by itself, one for each two cores.
 
     python scripts/bench_eval.py [../shared/data/camvid] [--images 20] [--rounds 5] [--json FILE]
 """
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -90,10 +98,23 @@ def network(model, normalised):
     return net
 
 
-def gluoncvs(model, root, count, workers, hybrid):
+class Way(NamedTuple):
+    """How GluonCV's loop is run."""
+
+    hybrid: bool
+    workers: int = 1
+    batch: int = 1
+
+
+DEFAULTS = Way(hybrid=False, workers=16, batch=16)
+
+
+def gluoncvs(model, root, count, way):
     net = network(model, normalised=True)
-    net.hybridize(hybrid, static_alloc=hybrid, static_shape=hybrid)
-    loader = gluon.data.DataLoader(CamVid(root, count), 1, last_batch="rollover", num_workers=workers)
+    net.hybridize(way.hybrid, static_alloc=way.hybrid, static_shape=way.hybrid)
+    # the script's last_batch="rollover" would leave out what doesn't fill a batch
+    options = {"last_batch": "keep", "num_workers": way.workers}
+    loader = gluon.data.DataLoader(CamVid(root, count), way.batch, **options)
     evaluator = DataParallelModel(SegEvalModel(Evaluable(net)), [mx.cpu()])
     metric = SegmentationMetric(CLASSES)
 
@@ -108,6 +129,32 @@ def gluoncvs(model, root, count, workers, hybrid):
         return metric.get()[1]
 
     return run
+
+
+class Apart:
+    """GluonCV's loop with its defaults, in a process that has the threads MXNet takes by itself."""
+
+    def __init__(self, name, root, count):
+        threads = {"OMP_NUM_THREADS": str(max(1, os.cpu_count() // 2))}
+        command = [sys.executable, __file__, str(root), "--images", str(count), "--serve", name]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen(command, env={**os.environ, **threads}, **pipes)
+
+    def __call__(self):
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def close(self):
+        self._process.terminate()  # the loaders' processes hold its input open
+        self._process.wait()
+
+
+def serve(name, root, count):
+    """Run the loop for each line that comes in."""
+    loop = gluoncvs(NETWORKS[name], root, count, DEFAULTS)
+    for _ in sys.stdin:
+        print(json.dumps(loop()), flush=True)
 
 
 class Some:
@@ -149,13 +196,16 @@ def main():
     parser.add_argument("root", type=Path, nargs="?")
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--workers", type=int, default=1, help="of GluonCV's DataLoader")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.root, options.images)
+        return
     with tempfile.TemporaryDirectory() as home:
         there = options.root and (options.root / "val/images").is_dir()
         root = options.root if there else synthetic(home, options.images)
-        result = {name: measured(model, root, options) for name, model in NETWORKS.items()}
+        result = {name: measured(name, root, options) for name in NETWORKS}
     result["versions"] = {"segtrain": segtrain.__version__, "mxnet": mx.__version__}
     result["images"] = "CamVid" if there else "synthetic, 480x360"
     print(json.dumps(result, indent=1))
@@ -163,11 +213,13 @@ def main():
         options.json.write_text(json.dumps(result, indent=1))
 
 
-def measured(model, root, options):
+def measured(name, root, options):
+    model, apart = NETWORKS[name], Apart(name, root, options.images)
     loops = {
         "segtrain": ours(model, root, options.images),
-        "gluoncv": gluoncvs(model, root, options.images, options.workers, hybrid=False),
-        "gluoncv, hybridized": gluoncvs(model, root, options.images, options.workers, hybrid=True),
+        "gluoncv, hybridized": gluoncvs(model, root, options.images, Way(hybrid=True)),
+        "gluoncv": gluoncvs(model, root, options.images, Way(hybrid=False)),
+        "gluoncv, its defaults": apart,
     }
     seconds, scores = {name: [] for name in loops}, {}
     for number in range(options.rounds + 1):
@@ -176,6 +228,7 @@ def measured(model, root, options):
             scores[name] = loop()
             if number:  # the first round plans the memory
                 seconds[name].append(time.perf_counter() - begun)
+    apart.close()
     mine = seconds.pop("segtrain")
     return {
         "images_per_second": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple, Union
+from typing import Any, Dict, List, Literal, Optional, Tuple, Union
 
 import yaml
 from pydantic import (
@@ -22,6 +22,7 @@ from pydantic import (
 )
 from typing_extensions import Annotated, get_args
 
+from segtrain import config_file
 from segtrain.errors import UserError, nearest
 from segtrain.plugins import explain
 
@@ -322,7 +323,7 @@ def load(path: Path, overrides: List[str] = []) -> Config:
     UserError for a missing or unreadable file, an unknown key, or a value out of range.
     """
     origins: Dict[str, str] = {}
-    values = _read(Path(path), (), origins)
+    values = config_file.read(Path(path), Config.sections(), origins)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -365,79 +366,6 @@ def inline(value: Any) -> str:
     """A value as YAML on one line."""
     text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=float("inf"))
     return text.replace("\n...\n", "").strip()
-
-
-def _read(path: Path, seen: Tuple[Path, ...], origins: Dict[str, str]) -> Dict[str, Any]:
-    """The values of a file on top of its base's; `origins` learns which file gave which key."""
-    if path.resolve() in seen:
-        raise UserError(f"{path}: 'base' leads back to this file")
-    values = _read_yaml(path)
-    base = values.pop("base", None)
-    if base is not None:
-        below = _read((path.parent / str(base)), (*seen, path.resolve()), origins)
-    for section, value in values.items():
-        keys = [f"{section}.{key}" for key in value] if isinstance(value, dict) else [str(section)]
-        origins.update(dict.fromkeys(keys, str(path)))
-    return values if base is None else _merge(below, values)
-
-
-class Placed(Dict[Any, Any]):
-    """A mapping of a config that knows its place, FILE:LINE."""
-
-    place = ""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, whose mappings are `Placed`."""
-
-    def placed(self, node: yaml.MappingNode) -> Iterator[Placed]:
-        mapping = Placed()
-        mapping.place = f"{self.name}:{node.start_mark.line + 1}"
-        self._check_keys(node)
-        yield mapping
-        mapping.update(self.construct_mapping(node))
-
-    def _check_keys(self, node: yaml.MappingNode) -> None:
-        """UserError for a key that stands twice: YAML would drop the first value without a word."""
-        lines: Dict[str, int] = {}
-        for key, _ in node.value:
-            line = key.start_mark.line + 1
-            if isinstance(key, yaml.ScalarNode) and key.value in lines:
-                raise UserError(
-                    f"{self.name}:{line}: {key.value} is in line {lines[key.value]} already: "
-                    "put all of it into one place"
-                )
-            lines[str(key.value)] = line
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _Loader.placed)
-
-
-def _read_yaml(path: Path) -> Dict[str, Any]:
-    try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-        loader.name = str(path)
-        values = loader.get_single_data()
-    except FileNotFoundError:
-        raise UserError(f"no config {path}: give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"can't read the config {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    values = {} if values is None else values
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: a config is a mapping with keys like model, data and train")
-    # A section whose keys are all commented out.
-    return {k: v for k, v in values.items() if v is not None or k not in Config.sections()}
-
-
-def _merge(base: Dict[str, Any], over: Dict[str, Any]) -> Dict[str, Any]:
-    both = {k: _merge(base[k], v) for k, v in over.items() if _are_dicts(base.get(k), v)}
-    return {**base, **over, **both}
-
-
-def _are_dicts(a: Any, b: Any) -> bool:
-    return isinstance(a, dict) and isinstance(b, dict)
 
 
 def _parse(text: str, override: str) -> Any:

@@ -22,7 +22,8 @@ ALLOWED = {
     "video": {"pictures"},
     "infer": BUNDLE,
     "plugins": BOTTOM,
-    "config": BOTTOM | {"plugins"},
+    "config": BOTTOM | {"plugins", "config_file"},
+    "config_file": BOTTOM,
     "layers": BOTTOM,
     "weights": BOTTOM,
     "models": LEAVES | {"layers", "weights"},
@@ -84,7 +85,7 @@ ALLOWED = {
     "fold": {"symbols"},
     "network": LEAVES | MIDDLE | {"trained"},
     "formats": LEAVES | MIDDLE | FORMATS | {"trained"},
-    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive"},
+    "export": LEAVES | MIDDLE | FORMATS | {"trained", "formats", "card", "receptive", "speed"},
 }
 
 

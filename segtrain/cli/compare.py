@@ -1,7 +1,7 @@
 """segtrain compare."""
 
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -16,6 +16,7 @@ from segtrain.cli.app import (
     Window,
     app,
     policy_from,
+    say,
     write_json,
 )
 
@@ -26,6 +27,14 @@ _Scored = "A run folder, or a result of `segtrain eval --json`."
 def compare(
     a: Annotated[Path, typer.Argument(metavar="A", help=_Scored)],
     b: Annotated[Path, typer.Argument(metavar="B", help=_Scored)],
+    more_a: Annotated[
+        List[Path],
+        typer.Option(metavar="RUN", help="Another run of A's config, with another seed; repeatable."),
+    ] = [],
+    more_b: Annotated[
+        List[Path],
+        typer.Option(metavar="RUN", help="Another run of B's config, with another seed; repeatable."),
+    ] = [],
     split: Annotated[str, typer.Option(help="The split to score runs on.")] = "val",
     devices: Devices = "auto",
     scales: Scales = None,
@@ -44,25 +53,36 @@ def compare(
     """Say whether B is better than A, and by how much, or that the images can't tell.
 
     Both are scored on the same images; the scores of a run are kept in its folder `evaluations`, and
-    read from there while the checkpoint, the images and the options are the same.
+    read from there while the checkpoint, the images and the options are the same. One run of each
+    compares two networks; to compare two configs, give several runs of each.
 
     Examples:
 
         segtrain compare runs/camvid-unet runs/camvid-unetpp --json verdict.json
 
+        segtrain compare runs/a-1 runs/b-1 --more-a runs/a-2 --more-b runs/b-2 --more-b runs/b-3
+
         segtrain compare plain.json flipped.json --across-policies
     """
     from segtrain.evaluation.compare import compare as judge
-    from segtrain.evaluation.scored import read, scored
+    from segtrain.evaluation.scored import other_seeds, read, scored
 
     def result(path: Path) -> Dict[str, Any]:
         if path.is_file():
             return read(path)
         return scored(path, split, devices, lambda own: policy_from(scales, flip, window, overlap, own))
 
-    found = judge(result(a), result(b), across)
-    found.update(runs={"a": str(a), "b": str(b)})
+    of_a, of_b = ([result(path) for path in more] for more in (more_a, more_b))
+    found = judge(result(a), result(b), across, of_a, of_b)
+    found.update(runs={"a": [str(path) for path in (a, *more_a)], "b": [str(p) for p in (b, *more_b)]})
     _print(found)
+    if found["seeds"]["spread"] is None:
+        others = [("--more-a", path) for path in other_seeds(a) if path != b]
+        others += [("--more-b", path) for path in other_seeds(b) if path != a]
+        if others:
+            say(
+                "add runs of the same config: " + " ".join(f"{option} {path}" for option, path in others)
+            )
     write_json(json, found)
 
 
@@ -91,7 +111,8 @@ def _print(result: Dict[str, Any]) -> None:
         )
     console = Console(stderr=True)
     console.print(table)
-    console.print(f"A: {result['runs']['a']}, B: {result['runs']['b']}", highlight=False)
+    sides = (f"{side.upper()}: {', '.join(paths)}" for side, paths in result["runs"].items())
+    console.print("; ".join(sides), highlight=False)
     console.print(f"[bold]{result['verdict']}[/bold]", highlight=False)
     console.print(f"policy: {result['policy']['comparison']}", style="dim", highlight=False)
 

@@ -142,6 +142,7 @@ def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
             return
         if trained.form:
             content, ending = records.table(mask, trained.classes, trained.form.rate), ".csv"
+            name = name[: -len(Path(name).suffix)] if Path(name).suffix in records.ENDINGS else name
         else:
             content, ending = pictures.encode(mask, trained.palette), ".png"
         infer.write(folder / f"{name}{ending}", content)

@@ -58,14 +58,21 @@ def export(
 
 
 def _check(folder: Path, json: Optional[Path]) -> None:
-    from segtrain.export.bundle import check
+    from segtrain.export import bundle
 
-    about = check(folder)
-    write_json(json, {"bundle": str(folder), "whole": True, "formats": list(about.formats)})
+    about = bundle.check(folder)
+    ours = bundle.has_our_code(about)
+    found = {"bundle": str(folder), "whole": True, "formats": list(about.formats), "code_compared": ours}
+    write_json(json, found)
     say(
         f"{folder}: whole, as segtrain {about.segtrain} wrote it: {', '.join(about.formats)}; "
         f"{len(about.classes)} classes"
     )
+    if not ours:
+        say(
+            f"its code claims to be segtrain {about.segtrain}'s, which isn't here to compare it with: "
+            "read it before you run infer.py; segtrain itself runs none of it"
+        )
 
 
 def _line(name: str, found: Any) -> str:
@@ -74,4 +81,9 @@ def _line(name: str, found: Any) -> str:
     line += f", largest difference of a score {found['max_abs_difference']:.2g}"
     if found["miou"] is not None:
         line += f", mIoU {found['miou']:.4f} (run {found['miou_of_run']:.4f})"
-    return line
+    speeds = ", ".join(
+        f"{speed:.3g} in {runtime}" for runtime, speed in found["images_per_second"].items()
+    )
+    size = "x".join(map(str, found["measured_on"]))
+    line += f"; {found['bytes'] / 1e6:.1f} MB"
+    return line + (f"; images/s of {size} here: {speeds}" if speeds else "")

@@ -101,7 +101,7 @@ def predict(
             min=1,
             metavar="N",
             help="Images of one size, or windows, at a time.",
-            show_default="as many as hold a megapixel",
+            show_default="up to 8 that hold 512x512 pixels",
         ),
     ] = None,
     workers: Annotated[
@@ -120,7 +120,8 @@ def predict(
     A video gets a video of its masks in colours, at its frame rate, and exact masks with --each-frame.
     Of a network of signals each record gets a CSV: sample, time, class and its name.
 
-    Ctrl-C finishes the image (of a camera, the video). An input that can't be used is named, the
+    Ctrl-C finishes the image (of a camera, the video); a video file that it stops begins anew with
+    --resume, because its film can't be gone on with. An input that can't be used is named, the
     others are done, and the exit code is 2. predict.jsonl in the folder notes what was made of what.
 
     Examples:
@@ -162,7 +163,16 @@ def predict(
         few = len(result["failed"])
         raise UserError(f"{few} input{'s' * (few != 1)} can't be used: named above, the others are done")
     if result["stopped"]:
-        raise Stopped("stopped; add --resume to go on")
+        raise Stopped("; ".join(["stopped", *_cut_off(result), "add --resume to go on"]))
+
+
+def _cut_off(result: Dict[str, Any]) -> List[str]:
+    """What is lost of a video that was being made."""
+    cut = result["cut_off"]
+    if cut is None:
+        return []
+    of = f" of {cut['count']}" if cut["count"] else ""
+    return [f"{cut['source']} was at frame {cut['frames']}{of}, and will begin anew"]
 
 
 def _summary(result: Dict[str, Any], out: Path) -> str:

@@ -12,7 +12,8 @@ from typing import Sequence
 import numpy as np
 
 from segtrain.data import augment as images
-from segtrain.data.augment import Rng, Step
+from segtrain.data.augment import Step
+from segtrain.data.crop import Rng
 from segtrain.data.dataset import Sample
 
 # ---- time: factors about the record's middle

@@ -22,6 +22,7 @@ from segtrain.config import Data
 from segtrain.data.dataset import Dataset, Sample, reading
 from segtrain.errors import UserError
 from segtrain.machines import memory
+from segtrain.version import __version__
 
 SHARE = 0.8  # of what is free that a cache may take
 Size = Tuple[int, ...]
@@ -121,8 +122,8 @@ def _check_room(need: int, free: int, where: str, instead: str) -> None:
 
 
 def _key(dataset: Dataset, data: Data, sizes: Sequence[Size], channels: int) -> str:
-    """A name that changes with any file's place, size or time, and with any of the data's options."""
-    fixed = [list(dataset.ids), reading(data), list(map(list, sizes)), channels]
+    """A name that changes with any file's place, size or time, the data's options, and the version."""
+    fixed = [__version__, list(dataset.ids), reading(data), list(map(list, sizes)), channels]
     text = json.dumps([stamps(dataset), *fixed], default=str)
     return sha256(text.encode()).hexdigest()[:32]
 

@@ -24,7 +24,8 @@ import numpy as np
 from segtrain.config import Data
 from segtrain.data import augment, augment1d, server
 from segtrain.data.albumentations_pipeline import Pipeline
-from segtrain.data.augment import Step, Window
+from segtrain.data.augment import Step
+from segtrain.data.crop import Window
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import SegtrainError, UserError
 

@@ -35,9 +35,9 @@ def scan(dataset: Dataset, split: str, data: Optional[Data] = None) -> Census:
     rows = open_ledger(dataset, split, data, strict=True).rows
     census = Census(rows["counts"].astype(np.int64), list(map(tuple, rows["size"].tolist())))
     if (census.pixels.sum(axis=0) > 0).sum() < 2:
-        held = [n for n, c in zip(dataset.classes, census.pixels.sum(axis=0)) if c] or ["no class"]
+        held = [n for n, c in zip(dataset.classes, census.pixels.sum(axis=0)) if c]
         raise UserError(
-            f"{split}: the masks hold {held[0]} and nothing else but ignored pixels; if "
+            f"{split}: the masks hold nothing but {' and '.join([*held, 'ignored pixels'])}; if "
             f"{dataset.ignore} is a class in them, set data.label_map={{{dataset.ignore}: 1}}"
         )
     return census

@@ -104,7 +104,8 @@ class _Book:
         for name, measure in self._measures.items():
             if measure.images_only and getattr(dataset, "dim", 2) == 1:
                 raise UserError(
-                    f"the measure {name!r} is for images, and these are signals: leave it out"
+                    f"the measure {name!r} is for images, and these are signals: leave it out; their "
+                    "onsets and offsets are scored without it, where data.rate is given"
                 )
         self.probabilistic = any(m.probabilistic for m in self._measures.values())
 

@@ -19,7 +19,7 @@ POLICY = (
     "an onset is the first sample of a stretch of one class and an offset its last; true and "
     "predicted ones are matched one to one within the tolerance, as many as possible, then with the "
     "least total distance; one at a record's end or beside ignored samples isn't counted, because "
-    "what lies beyond is unknown; times are predicted - true; mean_f1 is the mean over the onsets and "
+    "what lies beyond is unknown; times are predicted - true; the mean F1 is that over the onsets and "
     "offsets of all classes that have an F1"
 )
 KINDS = ("onset", "offset")

@@ -79,6 +79,21 @@ def recipe_of(run: Run) -> dict[str, Any] | None:
     return {"config": sha256(json.dumps(rest, default=str).encode()).hexdigest()[:16], "seed": seed}
 
 
+def other_seeds(path: Path) -> list[Path]:
+    """The run folders beside a run that are finished runs of its config with other seeds."""
+    if not (path / "config.yaml").is_file():
+        return []
+    own, found = recipe_of(Run.open(path)), []
+    for folder in sorted(path.parent.iterdir()) if own else []:
+        try:
+            other = recipe_of(Run.open(folder))
+        except (UserError, OSError, KeyError, ValueError):  # no run, a broken one, or of another version
+            continue
+        if other and own and other["config"] == own["config"] and other["seed"] != own["seed"]:
+            found.append(folder)
+    return found
+
+
 def _of(dataset: Dataset) -> list[Any]:
     """What changes with the dataset: its ids, and each file's place, size and time."""
     return [dataset.ids, stamps(dataset)]

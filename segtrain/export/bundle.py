@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Dict, List, Literal, Optional, Sequence, Set, Tuple, Union
 
@@ -26,6 +27,8 @@ _LARGEST_DOCUMENT = 64 * 2**20  # bytes of a JSON file
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 Sum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Byte = Annotated[int, Field(ge=0, le=255)]
+Pixels = Annotated[int, Field(ge=1, le=2**16)]
+Colour = Annotated[List[Byte], Field(min_length=3, max_length=3)]
 Axes = Annotated[List[PositiveInt], Field(min_length=1, max_length=2)]
 
 
@@ -89,14 +92,14 @@ class About(_Part):
     input: Input
     output: Result
     form: Optional[Dict[str, Any]] = None
-    stride: PositiveInt
-    side: Optional[PositiveInt]
+    stride: Pixels
+    side: Optional[Pixels]
     receptive_field: Receptive
-    window: Optional[PositiveInt]
+    window: Optional[Pixels]
     overlap: Annotated[float, Field(ge=0, lt=1)]
     classes: Annotated[List[str], Field(min_length=1, max_length=255)]
     ignore: Optional[Byte]
-    palette: List[Annotated[List[Byte], Field(min_length=3, max_length=3)]]
+    palette: Annotated[List[Colour], Field(min_length=256, max_length=256)]
     score: Optional[Dict[str, Any]]
     fold: Fold
     formats: Dict[Name, Format]
@@ -121,7 +124,13 @@ def check(folder: Path) -> About:
         raise SegtrainError(f"{error}: don't use this bundle") from None
     _check_code(folder, about)
     for name, entry in about.formats.items():
-        plugins.find("formats", name).check(folder, entry.files)
+        form = plugins.find("formats", name)
+        if not set(entry.runtimes) <= set(form.RUNTIMES):
+            raise SegtrainError(
+                f"{folder / 'model.json'}: the format {name} runs in {', '.join(form.RUNTIMES)}, "
+                f"not in {', '.join(entry.runtimes)}"
+            )
+        form.check(folder, entry.files)
     _check_parity(folder, about)
     return about
 
@@ -178,11 +187,16 @@ def _check_names(folder: Path, about: About, present: Set[str]) -> None:
         raise SegtrainError(f"{folder / 'model.json'}: formats: there is no mxnet")
 
 
+def has_our_code(about: About) -> bool:
+    """Whether the bundle's code is of this version, and so could be compared; else nobody has."""
+    return about.segtrain == __version__
+
+
 def _check_code(folder: Path, about: About) -> None:
     """The code must be segtrain's own, where it is of this version."""
     for name in SIGNALS_CODE if about.form is not None else CODE:
         ours = Path(runtimes.__file__).with_name(name)
-        if about.segtrain == __version__ and ours.read_bytes() != (folder / name).read_bytes():
+        if has_our_code(about) and ours.read_bytes() != (folder / name).read_bytes():
             raise SegtrainError(
                 f"{folder / name} isn't segtrain {__version__}'s own: it was changed, or written by a "
                 "development version; read it before you run it, or export the run again"
@@ -269,24 +283,15 @@ def _is_graph(graph: Dict[str, Any], nodes: List[Any]) -> bool:
 
 
 _LIST, _ARRAYS = 0x112, {0xF993FAC9, 0xF993FACA}  # NDArray::Save of MXNet 1.x
-_ITEMS = {
-    0: 4,
-    1: 8,
-    2: 2,
-    3: 1,
-    4: 4,
-    5: 1,
-    6: 8,
-    7: 1,
-}  # bytes of a value, by type
+_ITEMS = dict(enumerate((4, 8, 2, 1, 4, 1, 8, 1)))  # bytes of a value, by type
 
 
 def _check_parameters(path: Path, wanted: Set[str]) -> None:
     """SegtrainError where a .params file isn't made of the dense arrays of these names."""
-    content = path.read_bytes()
     try:
-        names = _parameter_names(content)
-    except (struct.error, ValueError, UnicodeDecodeError):
+        with open(path, "rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            names = _parameter_names(content)
+    except (struct.error, OverflowError, ValueError):
         raise SegtrainError(f"{path} is damaged: it is no file of MXNet's parameters") from None
     found = {name.partition(":")[2] for name in names if name.startswith(("arg:", "aux:"))}
     if found != wanted or len(found) != len(names):
@@ -294,7 +299,7 @@ def _check_parameters(path: Path, wanted: Set[str]) -> None:
         raise SegtrainError(f"{path} doesn't hold the parameters of its symbol: {odd}")
 
 
-def _parameter_names(content: bytes) -> Sequence[str]:
+def _parameter_names(content: mmap) -> Sequence[str]:
     place = 0
 
     def take(code: str) -> Tuple[int, ...]:

@@ -10,9 +10,7 @@ def text(about: Dict[str, Any]) -> str:
     """The README of the bundle that this model.json describes."""
     signals = about.get("form") is not None
     parts = [_HEAD, _SIGNALS if signals else _IMAGES]
-    if "onnx" in about["formats"]:
-        parts.append(_ONNX)
-    parts.append(_TRITON_ONNX if "onnx" in about["formats"] else _TRITON)
+    parts += [_ONNX, _TRITON] if "onnx" in about["formats"] else [_TRITON, _TRITON_PYTHON]
     if about["input"].get("order") == "RGB" and about["input"].get("depth") == 8:
         parts.append(_MULTI_MODEL_SERVER)
     values = {**_of_input(about), **_of_network(about)}
@@ -24,21 +22,24 @@ def _of_network(about: Dict[str, Any]) -> Dict[str, Any]:
     extent = field["extent"]
     size = extent if isinstance(extent, str) else " x ".join(map(str, extent))
     window = f"windows of {about['window']}, overlapping by {about['overlap']:g}"
-    onnx = about["formats"].get("onnx", {})
+    dtype = about["formats"]["mxnet"]["dtype"]
     return {
         "classes": ", ".join(f"{i} {name}" for i, name in enumerate(about["classes"])),
         "count": len(about["classes"]),
         "score": f"Validation mIoU {score['miou']:.4f}. " if score.get("miou") is not None else "",
         "field": size + ("" if field["exact"] else " at most"),
         "advice": f" For images too large for the memory: {window}." if about["window"] else "",
-        "opset": onnx.get("opset"),
-        "dtype": onnx.get("dtype"),
-        "tensor": "UINT8" if onnx.get("dtype") == "uint8" else "FP32",
+        "opset": about["formats"].get("onnx", {}).get("opset"),
+        "backend": "onnxruntime" if "onnx" in about["formats"] else "python",
+        "with": _OF_ONNX if "onnx" in about["formats"] else _OF_PYTHON,
+        "dtype": dtype,
+        "tensor": "UINT8" if dtype == "uint8" else "FP32",
         "formats": "\n".join(
             f"| {name} | {', '.join(entry['files'])} | {', '.join(entry['runtimes'])} "
             f"| {entry['bytes']:,} |"
             for name, entry in about["formats"].items()
-        ),
+        )
+        + _STORED * ("int8" in about["formats"]),
     }
 
 
@@ -57,7 +58,7 @@ def _of_input(about: Dict[str, Any]) -> Dict[str, Any]:
         "resize": f"\nimage = cv2.resize(image, ({side}, {side})).reshape({side}, {side}, -1)"
         * bool(side),
         "example": (1, channels, 1000) if signals else (1, channels, side or 333, side or 517),
-        "free": "-1" if signals else "-1, -1",
+        "free": "-1" if signals else f"{side or -1}, {side or -1}",
     }
 
 
@@ -70,7 +71,10 @@ def _reading(channels: int, raw: str) -> str:
     return f'image = np.load("photo.npy").astype("{raw}")  # (height, width, {channels})'
 
 
-_RESIZE = "\nimage = cv2.resize(image, ({side}, {side})).reshape({side}, {side}, -1)"
+_STORED = """
+
+MXNet stores int8's parameters in float32 and quantises them when they are loaded: it is faster, and its
+file no smaller."""
 
 _HEAD = """# A segmentation network
 
@@ -175,23 +179,23 @@ mask = session.run(None, {"data": pixels})[0].argmax(axis=1)[0]
 ```
 """
 
-_TRITON_ONNX = """## In Triton Inference Server
+_OF_ONNX = "`model.onnx`"
+_OF_PYTHON = """`model-symbol.json`, `model-0000.params` and the `model.py` below,
+for a Triton whose Python has MXNet (for its ONNX Runtime backend: `segtrain export --format onnx`)"""
 
-`models/segmenter/1/model.onnx`, and `models/segmenter/config.pbtxt`, for its ONNX Runtime backend:
+_TRITON = """## In Triton Inference Server
+
+`models/segmenter/config.pbtxt`, and beside it the folder `1` with $with:
 
 ```
-backend: "onnxruntime"
+backend: "$backend"
 max_batch_size: 8
 input [{ name: "data" data_type: TYPE_$tensor dims: [$channels, $free] }]
 output [{ name: "scores" data_type: TYPE_FP32 dims: [$count, $free] }]
 ```
 """
 
-_TRITON = """## In Triton Inference Server
-
-Its Python backend runs MXNet: this as `models/segmenter/1/model.py` beside the two files of the network
-(or `segtrain export --format onnx`, for its ONNX Runtime backend):
-
+_TRITON_PYTHON = """
 ```python
 import mxnet as mx
 import triton_python_backend_utils as triton
@@ -213,7 +217,7 @@ class TritonPythonModel:
 _MULTI_MODEL_SERVER = """## In Multi Model Server
 
 This as `service.py` in a copy of the bundle; then `model-archiver --model-name segmenter --model-path
-COPY --handler service:handle`, and `multi-model-server --start --models segmenter.mar`:
+COPY --handler service:handle`, and `multi-model-server --start --model-store . --models segmenter.mar`:
 
 ```python
 import cv2, mxnet as mx, numpy as np

@@ -20,7 +20,7 @@ import numpy as np
 import segtrain
 from segtrain import plugins
 from segtrain.errors import SegtrainError, UserError
-from segtrain.export import bundle, card, fold, network, parity, receptive
+from segtrain.export import bundle, card, fold, network, parity, receptive, speed
 from segtrain.export.network import Network, Source
 from segtrain.export.parity import Own, Samples
 from segtrain.prediction import infer, runtimes
@@ -106,6 +106,7 @@ def _proved(
     for name, one in found.items():
         if not one["passed"]:
             raise SegtrainError(_failure(name, one))
+    _measure(folder, about, found)
     proof = {**found["mxnet"], "formats": found}
     infer.write(folder / "parity.json", json.dumps(proof, indent=1).encode())
     _seal(folder, about, [*files, "parity.json"])
@@ -115,6 +116,20 @@ def _proved(
 def _prove(trained: Trained, folder: Path, name: str, on: Samples, of_run: Own) -> Dict[str, Any]:
     prove = getattr(plugins.find("formats", name), "prove", parity.prove)
     return prove(trained, folder, name, on, of_run)
+
+
+def _measure(folder: Path, about: Dict[str, Any], found: Dict[str, Any]) -> None:
+    """Add to each format's comparison its size, and its speed in the runtimes that are here.
+
+    bytes, images_per_second by runtime (of batch 1, the median of three, on the CPU) and the shape of
+    the input that this was measured on.
+    """
+    measured = speed.bundle(folder, "cpu", batches=(1,), rounds=3)
+    for name, one in found.items():
+        rows = [row for row in measured["rows"] if row["format"] == name]
+        one["bytes"] = about["formats"][name]["bytes"]
+        one["images_per_second"] = {row["runtime"]: row["images_per_second"] for row in rows}
+        one["measured_on"] = measured["input"]["shape"]
 
 
 def _failure(name: str, found: Dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the check of a bundle loads no framework
     from segtrain.trained import Trained
 
 BAR = "the same class at 99.9% of the pixels"
+RUNTIMES = ("mxnet",)
 EMULATED = (
     "in float32 on values rounded to float16 before each convolution, since MXNet has no float16 "
     "convolutions on CPUs; on a GPU, `segtrain bench BUNDLE --devices gpu` runs it as it is"

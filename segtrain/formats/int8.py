@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the check of a bundle loads no framework
     from segtrain.trained import Trained
 
 BAR = "an mIoU at most 0.01 below the run's"
+RUNTIMES = ("mxnet",)
 IMAGES = 32  # of the training split, at most, that the ranges of values are found on
 
 

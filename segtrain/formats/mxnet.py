@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the check of a bundle loads no framework
     from segtrain.export.network import Source
 
 BAR = "the same class at every pixel"
+RUNTIMES = ("mxnet",)
 
 
 def passed(found: Dict[str, Any]) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the check of a bundle loads no framework
     from segtrain.export.network import Source
 
 BAR = "the same class at 99.99% of the pixels"
+RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16")
 OPSET, IR = 13, 7  # of the newest converters that MXNet 1.9.1 has
 _DOMAINS = ("", "ai.onnx")
 
@@ -35,7 +36,7 @@ def build(source: Source, folder: Path) -> Dict[str, Any]:
     onnx.checker.check_model(model)
     onnx.save(model, str(folder / "model.onnx"))
     about = {"dtype": source.dtype, "opset": OPSET}
-    return network.entry(folder, ["model.onnx"], ["onnxruntime", "openvino", "openvino-bf16"], **about)
+    return network.entry(folder, ["model.onnx"], RUNTIMES, **about)
 
 
 def check(folder: Path, files: Sequence[str]) -> None:
@@ -48,14 +49,23 @@ def check(folder: Path, files: Sequence[str]) -> None:
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, and more
         text = " ".join(str(error).split())[:150]
         raise SegtrainError(f"{path} is damaged: it is no ONNX model ({text})") from None
-    if len(files) != 1 or model.functions or any(o.domain not in _DOMAINS for o in model.opset_import):
+    parts = list(_parts(model))
+    nodes = [part for part in parts if isinstance(part, onnx.NodeProto)]
+    opsets = [part for part in parts if isinstance(part, onnx.OperatorSetIdProto)]
+    if len(files) != 1 or model.functions or any(part.domain not in _DOMAINS for part in nodes + opsets):
         raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
-    if any(node.domain not in _DOMAINS for node in model.graph.node):
-        raise SegtrainError(f"{path} has operators that aren't ONNX's own: don't use this bundle")
-    constants = [attribute.t for node in model.graph.node for attribute in node.attribute]
-    tensors = [*model.graph.initializer, *constants]
+    tensors = [part for part in parts if isinstance(part, onnx.TensorProto)]
     if any(tensor.data_location or tensor.external_data for tensor in tensors):
         raise SegtrainError(f"{path} reads other files: don't use this bundle")
+
+
+def _parts(message: Any) -> Iterator[Any]:
+    """All messages inside one of protobuf's, however deep: graphs in attributes of nodes, and theirs."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.label == field.LABEL_REPEATED else [value]:
+                yield part
+                yield from _parts(part)
 
 
 def _onnx() -> Any:
@@ -81,7 +91,7 @@ def _converted(onnx: Any, given: Any, source: Source) -> Any:
     fixed = source.trained.side is not None
     shape = ("N", *source.shape[1:]) if fixed else free
     arrays = portable.loaded(given.arrays)
-    with _opset(onnx), _quiet():
+    with _opset(onnx), _quiet(), _as_bytes(onnx, MXNetGraph.registry_[12]):
         try:
             graph = MXNetGraph().create_onnx_graph_proto(
                 given.symbol, arrays, [source.shape], [kind], opset_version=OPSET,
@@ -91,7 +101,7 @@ def _converted(onnx: Any, given: Any, source: Source) -> Any:
             text = " ".join(str(error).split())[:200]
             raise UserError(f"--format onnx: MXNet's exporter can't take this network: {text}") from None
     _align(graph, portable.unaligned(given.symbol))
-    _finish(onnx, graph)
+    _finish(graph, given.symbol.infer_shape(data=source.shape)[1][0][1])
     opsets = [onnx.helper.make_opsetid("", OPSET)]
     return onnx.helper.make_model(graph, opset_imports=opsets, ir_version=IR, producer_name="segtrain")
 
@@ -111,8 +121,8 @@ def _align(graph: Any, unaligned: set) -> None:
                     attribute.s = b"half_pixel"
 
 
-def _finish(onnx: Any, graph: Any) -> None:
-    """What the exporter leaves undone: parameters aren't inputs, and the output has a name.
+def _finish(graph: Any, classes: int) -> None:
+    """What the exporter leaves undone: parameters aren't inputs, and the output has a name and a shape.
 
     A slope per channel is to lie along the channels, and not along the last axis.
     """
@@ -131,9 +141,9 @@ def _finish(onnx: Any, graph: Any) -> None:
         for names in (node.input, node.output):
             for i, name in enumerate(names):
                 names[i] = "scores" if name == old else name
-    shape = graph.output[0].type.tensor_type.shape.dim
-    for dim in shape:
-        dim.Clear()
+    given, made = (value[0].type.tensor_type.shape for value in (graph.input, graph.output))
+    made.CopyFrom(given)
+    made.dim[1].dim_value = classes
 
 
 @contextmanager
@@ -146,6 +156,26 @@ def _opset(onnx: Any) -> Iterator[None]:
         yield
     finally:
         context.opset_imports = before
+
+
+@contextmanager
+def _as_bytes(onnx: Any, converters: Dict[str, Any]) -> Iterator[None]:
+    """MXNet makes a Python number of each weight: a minute and gigabytes for a large network."""
+    before = converters["null"]
+
+    def parameter(node: Dict[str, Any], **about: Any) -> Any:
+        if about["is_input"]:
+            return before(node, **about)
+        tensor = onnx.numpy_helper.from_array(about["weights"][node["name"]], node["name"])
+        about["initializer"].append(tensor)
+        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        return [info], (about["weights"][node["name"]].dtype,)
+
+    converters["null"] = parameter
+    try:
+        yield
+    finally:
+        converters["null"] = before
 
 
 @contextmanager

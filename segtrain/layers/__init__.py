@@ -1,9 +1,10 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
 from segtrain.layers.backbone import Backbone
-from segtrain.layers.blocks import Blocks, Fit, Fold, Margin, Mirror, Normalize, TotalDropout, Unfold
+from segtrain.layers.blocks import Blocks, Normalize, TotalDropout
 from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
 from segtrain.layers.residual import residual_chain
+from segtrain.layers.sizes import Fit, Fold, Margin, Mirror, Unfold
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths, default_widths
 
 __all__ = [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mxnet.gluon import HybridBlock, nn
 
-from segtrain.layers.blocks import Blocks, Margin
+from segtrain.layers.blocks import Blocks
 from segtrain.layers.chain import Chain, Sum
+from segtrain.layers.sizes import Margin
 
 
 def residual_chain(

@@ -11,8 +11,9 @@ from mxnet.gluon import HybridBlock
 from pydantic import Field, PositiveInt
 from typing_extensions import Annotated
 
-from segtrain.layers.blocks import Blocks, Margin
+from segtrain.layers.blocks import Blocks
 from segtrain.layers.chain import Chain, Concat, Each, From, Sum
+from segtrain.layers.sizes import Margin
 
 Make = Callable[[int], HybridBlock]
 

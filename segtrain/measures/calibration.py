@@ -18,7 +18,7 @@ POLICY = (
 class Calibration:
     """Pixels, confidence and hits by bin of confidence."""
 
-    probabilistic, images_only = True, True
+    probabilistic, images_only = True, False
 
     def __init__(self, ignore: int | None):
         self._ignore = ignore

@@ -13,7 +13,8 @@ from segtrain.measures import Figures, Result
 
 KEYS = ("rand_error", "vi", "vi_split", "vi_merge")
 POLICY = (
-    "a segment is a connected component (8 neighbours) of one class, the first too; rand_error is the "
+    "a segment is a connected component (8 neighbours; of a signal a stretch) of one class, the first "
+    "too; rand_error is the "
     "adapted Rand error (Arganda-Carreras et al. 2015), vi the variation of information in bits "
     "(Meila 2007), the sum of vi_split (truth's segments cut up) and vi_merge (run together); means "
     "over images; pixels whose truth is ignored are taken out of both masks"
@@ -23,7 +24,7 @@ POLICY = (
 class Segments:
     """The figures of each image."""
 
-    probabilistic, images_only = False, True
+    probabilistic, images_only = False, False
 
     def __init__(self, ignore: int | None):
         self._ignore = ignore
@@ -49,10 +50,11 @@ def build(classes: int, ignore: int | None) -> Segments:
 
 
 def components(mask: np.ndarray) -> np.ndarray:
-    """The connected components of ids (H, W), each with a number from 1 on; 0 where VOID."""
+    """The connected components of ids (H, W) or (L,), each with a number from 1 on; 0 where VOID."""
     labels, count = np.zeros(mask.shape, np.int32), 0
     for i in np.flatnonzero(np.bincount(mask.ravel(), minlength=metrics.VOID)[: metrics.VOID]):
-        last, found = cv2.connectedComponents((mask == i).astype(np.uint8), connectivity=8)
+        last, found = cv2.connectedComponents(np.atleast_2d(mask == i).astype(np.uint8), connectivity=8)
+        found = found.reshape(mask.shape)
         np.add(found, count, out=labels, where=found > 0)
         count += last - 1
     return labels

@@ -53,6 +53,8 @@ else:  # in a bundle
 
 WHOLE = 2**22  # pixels; an image of more goes through in windows, unless --window says otherwise
 SIDE, OVERLAP = 1024, 0.25  # of those windows
+TOGETHER = 2**18  # pixels of images that go together: with more, the scores leave a CPU's cache
+MOST = 8  # of these images, lest the first waits long for the last to be read
 
 
 class Policy(NamedTuple):
@@ -95,7 +97,7 @@ class Predictor:
     side: the only height and width that it takes; then images go through in windows of that size.
     stride: sides that it takes are its multiples; images are mirrored at their lower and right
     borders up to these. `batch`: images of one size, or windows, that go through at a time; None:
-    as many as hold the pixels of one window of `SIDE`.
+    as many as hold `TOGETHER` pixels, at most `MOST`.
     """
 
     def __init__(
@@ -157,7 +159,7 @@ class Predictor:
 
     def together(self, shape: Sequence[int]) -> int:
         """How many images or windows of this shape (H, W, ...), or signals (L, ...), go at a time."""
-        return self.batch or max(1, SIDE**2 // int(np.prod(shape[:2])))
+        return self.batch or min(MOST, max(1, TOGETHER // int(np.prod(shape[:2]))))
 
     def each(self, images: Sequence[np.ndarray], probabilities: bool = False) -> list[Part]:
         """What is found in images of one size, a part for each: together, or each in windows."""
@@ -278,7 +280,8 @@ def pad(batch: np.ndarray, sides: Sequence[int]) -> np.ndarray:
 
 def _cut(found: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """What was found in padded images, (N, ..., H, W), without what the padding added."""
-    return found[(..., *(slice(0, length) for length in size))]
+    place: tuple[Any, ...] = (..., *(slice(0, length) for length in size))
+    return found[place]
 
 
 # ---- files

@@ -40,9 +40,9 @@ class How(NamedTuple):
     """How the inputs are worked through.
 
     model: the identity of the network, as `journal.fingerprint` gives it; resume: leave out inputs
-    whose files are there already; batch: images of one size, or windows, at a time (None: `Predictor` chooses); workers: threads
-    that read, and as many that write; frames: of each video, no more; each_frame: write the files of
-    an image for each of them too.
+    whose files are there already; batch: images of one size, or windows, at a time, None: as many as
+    `Predictor` chooses; workers: threads that read, and as many that write; frames: of each video,
+    no more; each_frame: write the files of an image for each of them too.
     """
 
     model: str = ""
@@ -82,9 +82,10 @@ def predict(
     """Write a mask for each input into `out`, and what else is wanted; the result for JSON.
 
     Keys: masks (paths), classes, inputs[{name, source, mask, and entropy, frames, rate}], skipped
-    (how many were there already), failed[{source, error}], stopped, seconds. UserError where an input
-    is missing or would be overwritten; where some can't be used, the others are done. For a network
-    of signals a mask is a CSV, and an overlay a plot.
+    (how many were there already), failed[{source, error}], stopped, cut_off{source, frames, count}
+    (the video that stopping has cut off, or None), seconds. UserError where an input is missing or
+    would be overwritten; where some can't be used, the others are done. For a network of signals a
+    mask is a CSV, and an overlay a plot.
     """
     make = OfRecords(out, trained, products) if trained.form else OfImages(out, trained, products)
     try:
@@ -119,6 +120,7 @@ def predict(
         "skipped": skipped,
         "failed": failed,
         "stopped": session.stopped,
+        "cut_off": session.cut_off,
         "seconds": time.perf_counter() - start,
     }
 
@@ -166,7 +168,10 @@ def _coco(
 
 
 class _Session:
-    """The inputs on their way through the network; `stopped` once it was asked to stop."""
+    """The inputs on their way through the network; `stopped` once it was asked to stop.
+
+    cut_off: the video that this left unfinished.
+    """
 
     def __init__(
         self,
@@ -178,6 +183,7 @@ class _Session:
     ):
         self._make, self._predictor, self._soft, self._how = make, predictor, soft, how
         self._stop, self.stopped, self._told = stop, False, False
+        self.cut_off: Optional[Dict[str, Any]] = None
 
     def run(self, files: Dict[str, Path]) -> Iterator[Done]:
         """Do the images or records, then the videos; each as its files are whole, or it fails."""
@@ -289,6 +295,7 @@ class _Session:
                 figures.append(future.result())
                 bar.update()
             if not figures or (self.stopped and not video.live):
+                self.cut_off = {"source": str(source), "frames": len(figures), "count": video.count}
                 raise Stopped(f"stopped in {source}")
         means = {key: float(np.mean([f[key] for f in figures])) for key in figures[0]}
         return {"mask": str(paths[0]), "frames": len(figures), "rate": video.rate, **means}

@@ -92,9 +92,23 @@ def checksum(path: Path) -> str:
     return found.hexdigest()
 
 
+_FOREIGN = ("Custom", "Native", "NDArray", "CachedOp", "imread")
+"""Parts of the names of MXNet's operators that run what isn't in the symbol, or read a file."""
+
+
+def operators(graph: dict) -> set[str]:
+    """The operators of a symbol's JSON, those inside others included."""
+    nodes = graph["nodes"]
+    inner = [operators(part) for node in nodes for part in node.get("subgraphs", [])]
+    return {str(node["op"]) for node in nodes}.union(*inner)
+
+
 def _mxnet(symbol: Path, parameters: Path, context: Any) -> Callable:
     import mxnet as mx
 
+    for operator in sorted(operators(json.loads(symbol.read_text(encoding="utf-8")))):
+        if any(part in operator for part in _FOREIGN):
+            raise BundleError(f"{symbol}: the operator {operator!r} runs foreign code: don't use it")
     with warnings.catch_warnings():  # of types that MXNet infers at the first call anyway
         warnings.simplefilter("ignore", UserWarning)
         net = mx.gluon.SymbolBlock.imports(str(symbol), ["data"], str(parameters), ctx=context)
@@ -113,6 +127,10 @@ def _threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or 0)
 
 
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _onnxruntime(file: Path, runtime: str) -> Callable[[np.ndarray], np.ndarray]:
     try:
         import onnxruntime
@@ -120,7 +138,10 @@ def _onnxruntime(file: Path, runtime: str) -> Callable[[np.ndarray], np.ndarray]
         raise BundleError("ONNX Runtime isn't installed: pip install 'segtrain[onnx]'") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no base of their own
+        raise BundleError(f"ONNX Runtime can't run {file}: {_text(error)}") from None
     return lambda x: session.run(None, {"data": x})[0]
 
 
@@ -133,6 +154,9 @@ def _openvino(file: Path, runtime: str) -> Callable[[np.ndarray], np.ndarray]:
     options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     if _threads():
         options["INFERENCE_NUM_THREADS"] = str(_threads())
-    model = openvino.Core().compile_model(str(file), "CPU", options)
+    try:
+        model = openvino.Core().compile_model(str(file), "CPU", options)
+    except RuntimeError as error:
+        raise BundleError(f"OpenVINO can't run {file}: {_text(error)}") from None
     request = model.create_infer_request()
     return lambda x: request.infer({0: x})[model.output(0)]

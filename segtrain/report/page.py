@@ -30,6 +30,7 @@ _WORDS = {  # in place of those that a key is made of
     "kappa": "Cohen's kappa",
     "frequency": "frequency-",
 }
+_NAMES = {"dice": "Dice", "mean_ms": "mean error, ms", "std_ms": "deviation, ms"}  # of whole keys
 _APART = {"miou", "miou_ci95", "images_per_second"}  # told elsewhere, or not of the network
 
 
@@ -123,6 +124,8 @@ def label(key: str, signals: bool = False) -> str:
     """The name of a column or a score in the field's words; a signal has samples, not pixels."""
     if key.endswith("_ci95"):
         return f"{label(key[:-5], signals)}, 95% CI"
+    if key in _NAMES:
+        return _NAMES[key]
     text = " ".join(_WORDS.get(word, word) for word in key.split("_")).replace("- ", "-")
     return text.replace("pixel", "sample") if signals else text
 

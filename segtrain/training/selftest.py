@@ -68,7 +68,8 @@ def _kill_and_resume(config: Path, folder: Path, devices: str, after: float) -> 
         process.wait(after)
     except subprocess.TimeoutExpired:
         process.kill()
-    killed = process.wait() == -9
+    process.communicate()
+    killed = process.returncode == -9
     where = _where(folder) if killed else "it was over already"
     _wait(_start(config, folder, devices, "--resume"))
     return {"after_seconds": after, "killed": killed, "where": where}

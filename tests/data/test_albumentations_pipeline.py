@@ -11,7 +11,8 @@ from conftest import run
 
 from segtrain.config import Data
 from segtrain.data import shapes
-from segtrain.data.augment import Window, augment, parse
+from segtrain.data.augment import augment, parse
+from segtrain.data.crop import Window
 from segtrain.data.dataset import Sample
 from segtrain.data.loader import open_loader
 from segtrain.errors import UserError

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segtrain.data import shapes
-from segtrain.data.augment import Window, augment, parse
+from segtrain.data.augment import augment, parse
+from segtrain.data.crop import Window
 from segtrain.data.dataset import Sample
 from segtrain.errors import UserError
 
@@ -64,7 +65,7 @@ def test_images_that_are_too_long_for_opencv(steps, monkeypatch):
     mask = random.integers(0, 3, (60, 90)).astype(np.uint8)
     sample = Sample(random.integers(0, 256, (60, 90, 3)).astype(np.uint8), mask)
     whole = [made(parse(steps), seed=seed, sample=sample) for seed in range(30)]
-    monkeypatch.setattr("segtrain.data.augment.LONGEST", 8)
+    monkeypatch.setattr("segtrain.data.crop.LONGEST", 8)
     for seed, (image, ids) in enumerate(whole):
         again = made(parse(steps), seed=seed, sample=sample)
         assert np.abs(again.image.astype(int) - image).max() <= 1

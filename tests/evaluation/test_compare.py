@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from conftest import run
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_ind
 
 from segtrain.errors import UserError
 from segtrain.evaluation import compare, metrics
@@ -144,18 +144,90 @@ def test_the_order_of_the_images_doesnt_matter():
     assert compare.compare(a, b) == found
 
 
-def test_neither_of_two_seeds_is_called_better():
+def of_seed(one, seed, config="same"):
+    return {**one, "recipe": {"config": config, "seed": seed}}
+
+
+def test_two_seeds_of_one_config_are_no_better_than_each_other():
+    """Their own difference is then all that is known of what a seed does."""
     rng = np.random.default_rng(0)
     a, b = result(rng, 0.7), result(rng, 0.8)
-    assert compare.compare(a, b)["better"] == "b"
-    a["recipe"], b["recipe"] = ({"config": "same", "seed": seed} for seed in (0, 1))
     found = compare.compare(a, b)
-    assert found["better"] is None and found["miou"]["different"]
-    assert found["verdict"].startswith("one config, two seeds: they differ by chance of training")
-    for other in ({"config": "other", "seed": 1}, {"config": "same", "seed": 0}, None):
-        assert compare.compare(a, {**b, "recipe": other})["better"] == "b"
-    flipped = {**b, "policy": {**b["policy"], "flip": True}}
-    assert compare.compare(a, flipped, across_policies=True)["better"] == "b"
+    assert found["better"] == "b" and found["seeds"] == {"a": 1, "b": 1, "spread": None}
+    assert found["verdict"].startswith("B is better by ") and found["verdict"].endswith(compare.OF_TWO)
+    found = compare.compare(of_seed(a, 0), of_seed(b, 1))
+    row = found["miou"]
+    assert found["better"] is None and row["p_bootstrap"] < 0.01 and row["p_sign"] < 0.01
+    assert row["p_seeds"] > 0.3
+    assert found["seeds"]["spread"] == pytest.approx(row["difference"] / np.sqrt(2))
+    assert found["verdict"].startswith("no difference that 40 images and 2 runs can show")
+    for other in (of_seed(b, 1, "other"), of_seed(b, 0), b):
+        assert compare.compare(of_seed(a, 0), other)["better"] == "b"
+    flipped = {**of_seed(b, 1), "policy": {**b["policy"], "flip": True}}
+    assert compare.compare(of_seed(a, 0), flipped, across_policies=True)["better"] == "b"
+
+
+def seeds(rng, skill, runs, spread=0.02):
+    return [result(rng, skill + spread * rng.normal()) for _ in range(runs)]
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5])
+def test_configs_of_one_skill_are_seldom_called_different_whatever_their_seeds_do(runs):
+    """One run of each, taken for the config, would be wrong half of the time here."""
+    rng, alone, together = np.random.default_rng(runs), 0, 0
+    for _ in range(60):
+        (a, *more_a), (b, *more_b) = seeds(rng, 0.7, runs), seeds(rng, 0.7, runs)
+        alone += compare.compare(a, b)["better"] is not None
+        together += compare.compare(a, b, False, more_a, more_b)["better"] is not None
+    assert together <= 6 and alone >= 15
+
+
+def test_a_better_config_is_found_through_its_seeds():
+    rng = np.random.default_rng(0)
+    (a, *more_a), (b, *more_b) = seeds(rng, 0.7, 4), seeds(rng, 0.8, 4)
+    found = compare.compare(a, b, False, more_a, more_b)
+    assert found["better"] == "b" and all(row["different"] for row in found["per_class"])
+    row, images_alone = found["miou"], compare.compare(a, b)["miou"]
+    assert row["a"] == pytest.approx(np.mean([miou_of(one) for one in (a, *more_a)]))
+    assert np.ptp(row["ci95"]) > 1.2 * np.ptp(images_alone["ci95"])
+    assert row["ci95"][0] < row["difference"] < row["ci95"][1]
+    assert "seeds move the score by" in found["verdict"] and compare.OF_TWO not in found["verdict"]
+    turned = compare.compare(b, a, False, more_b, more_a)
+    assert turned["better"] == "a" and turned["miou"]["p_seeds"] == pytest.approx(
+        row["p_seeds"], rel=0.1
+    )
+
+
+def miou_of(one):
+    return metrics.miou(compare.image_counts(one["images"]).sum())
+
+
+def test_the_test_over_seeds_against_other_code():
+    """Where the images' chance is nothing it is Student's; where the seeds' is, the normal one."""
+    a, b = np.random.default_rng(0).normal(size=(2, 4))
+    of_seeds = (a.var(ddof=1) + b.var(ddof=1)) / 2 * (1 / 4 + 1 / 4)
+    p, interval = compare.t_test(b.mean() - a.mean(), 0.0, of_seeds, 6)
+    wanted = ttest_ind(b, a)
+    assert p == pytest.approx(wanted.pvalue)
+    assert interval == pytest.approx(list(wanted.confidence_interval()))
+    p, interval = compare.t_test(1.96, 1.0, 0.0, 6)
+    assert p == pytest.approx(0.05, abs=1e-4) and interval == pytest.approx([0, 3.92], abs=1e-3)
+    assert compare.t_test(0.0, 0.0, 0.0, 1) == (1, [0, 0])
+
+
+def test_further_runs_are_of_the_same_config_with_other_seeds():
+    rng = np.random.default_rng(0)
+    a, b, c = (result(rng, 0.7) for _ in range(3))
+    for more, part in (
+        (of_seed(c, 0), "another run of A has the same seed"),
+        (of_seed(c, 1, "other"), "another run of A is of another config"),
+        (changed(c, flip=True), "A was scored with flip=False, and another run of A with flip=True"),
+    ):
+        with pytest.raises(UserError, match=part):
+            compare.compare(of_seed(a, 0), of_seed(b, 0, "other"), False, [more])
+    assert (
+        compare.compare(of_seed(a, 0), of_seed(b, 0, "other"), False, [of_seed(c, 1)])["seeds"]["a"] == 2
+    )
 
 
 def test_files_are_compared_as_well(tmp_path):

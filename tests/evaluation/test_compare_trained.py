@@ -4,7 +4,9 @@ The synthetic shapes, told from the ground alone, because a network learns that 
 """
 
 import json
+from itertools import combinations
 
+import numpy as np
 import pytest
 from conftest import CLASSES, run, write_pair
 
@@ -13,7 +15,7 @@ from segtrain.data import shapes
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Runs one and two, of 8 epochs with a seed each, and half, of 2."""
+    """Runs one to three, of 8 epochs with a seed each, and half, of 2."""
     home = tmp_path_factory.mktemp("compared")
     for split, count in (("train", 150), ("val", 30)):
         source = shapes.build(split, size=(64, 64))
@@ -35,24 +37,48 @@ train: {{batch: 4, lr: 0.004, optimizer: adamw, warmup: 0.5}}
 eval: {{every: 8}}
 """
     )
-    for name, seed, epochs in (("one", 1, 8), ("two", 2, 8), ("half", 3, 2)):
+    whole = [(name, seed, 8) for seed, name in enumerate(("one", "two", "three"), 1)]
+    for name, seed, epochs in (*whole, ("half", 4, 2)):
         changes = [f"seed={seed}", f"train.epochs={epochs}", "--devices", "cpu"]
         code, said = run("train", home / "found.yaml", *changes, "--out", home / name)
         assert code == 0, said
     return home
 
 
-def compared(home, a, b):
-    code, text = run("compare", home / a, home / b, "--devices", "cpu", "--json", home / "verdict.json")
+def compared(home, a, b, *more):
+    options = ["--devices", "cpu", "--json", home / "verdict.json", *more]
+    code, text = run("compare", home / a, home / b, *options)
     assert code == 0, text
     return json.loads((home / "verdict.json").read_text())
 
 
-def test_two_seeds_of_one_config_are_not_called_different(home):
-    """Their networks often are, by more than the images' chance: see `differ_in_seed`."""
-    found = compared(home, "one", "two")
+@pytest.mark.parametrize(("a", "b"), combinations(["one", "two", "three"], 2))
+def test_two_seeds_of_one_config_are_not_called_different(home, a, b):
+    """Their networks often are, by more than the images' chance, and the JSON still tells that."""
+    found = compared(home, a, b)
     assert found["better"] is None
     assert "is better" not in found["verdict"], found["verdict"]
+
+
+def test_several_runs_tell_what_a_seed_does(home):
+    found = compared(home, "half", "one", "--more-b", home / "two", "--more-b", home / "three")
+    pairs = compared(home, "one", "two")["miou"], compared(home, "two", "three")["miou"]
+    scores = [pairs[0]["a"], pairs[0]["b"], pairs[1]["b"]]
+    assert found["seeds"] == {"a": 1, "b": 3, "spread": pytest.approx(np.std(scores, ddof=1))}
+    row = found["miou"]
+    assert row["b"] == pytest.approx(np.mean(scores)) and row["p"] >= row["p_seeds"] > 0
+    assert "points (standard deviation)" in found["verdict"]
+    assert "of these two networks" not in found["verdict"]
+    three = [str(home / name) for name in ("one", "two", "three")]
+    assert found["runs"] == {"a": [str(home / "half")], "b": three}
+
+
+def test_other_runs_of_the_configs_are_named(home):
+    code, text = run("compare", home / "half", home / "one", "--devices", "cpu")
+    assert code == 0 and "of these two networks" in text
+    assert f"--more-b {home / 'three'} --more-b {home / 'two'}" in text
+    code, text = run("compare", home / "half", home / "one", "--more-b", home / "half")
+    assert code == 2 and "another run of B is of another config" in text and "Traceback" not in text
 
 
 @pytest.mark.parametrize("trained", ["one", "two"])

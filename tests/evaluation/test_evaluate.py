@@ -157,7 +157,7 @@ def test_an_ensemble_of_other_classes_is_refused(home, tmp_path):
 
 def test_runs_are_compared_and_their_scores_kept(home):
     code, text = run("compare", home / "a", home / "b", "--json", home / "verdict.json")
-    assert code == 0 and "no difference that 4 images can show" in " ".join(text.split())
+    assert code == 0 and "no difference that 4 images and 2 runs can show" in " ".join(text.split())
     found = json.loads((home / "verdict.json").read_text())
     assert found["miou"]["a"] == scores(home)[0]["miou"] and found["images"] == 4
     kept = list((home / "a/evaluations").iterdir())

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import os
+import pickle
 import shutil
+import struct
 
 import numpy as np
 import pytest
@@ -128,6 +131,44 @@ def backwards(graph):
     graph["nodes"][-1]["inputs"] = [[len(graph["nodes"]) + 7, 0, 0]]
 
 
+def file_reader(graph):
+    graph["nodes"][-1].update(op="_npi_cvimread", attrs={"filename": "/etc/passwd"})
+
+
+def replace(name, content):
+    def doctor(bundle):
+        (bundle / name).write_bytes(content)
+        seal(bundle, name)
+
+    return doctor
+
+
+def huge(name, size=2**27):
+    """A sparse file: nothing on the disk, and far too much for the memory if it were read whole."""
+
+    def doctor(bundle):
+        (bundle / name).unlink()
+        with open(bundle / name, "wb") as file:
+            file.truncate(size)
+        if name != "model.json":
+            seal(bundle, name)
+
+    return doctor
+
+
+def parameters(*numbers, code="QQQ"):
+    return replace("model-0000.params", struct.pack("<" + code, *numbers))
+
+
+def pipe(bundle):
+    (bundle / "README.md").unlink()
+    os.mkfifo(bundle / "README.md")
+
+
+ARRAY = (0x112, 0, 1, 0xF993FAC9, 0, 1)  # a list of one array, dense, with one axis
+PICKLED = pickle.dumps({"arg:weight": [1.0, 2.0]})
+
+
 @pytest.mark.parametrize(
     ("doctor", "says"),
     [
@@ -164,12 +205,51 @@ def backwards(graph):
         (truncate, "no file of MXNet's parameters"),
         (swap_arrays, "doesn't hold the parameters of its symbol"),
         (fail_parity, "did not pass"),
+        (pipe, "plain files alone"),
+        (huge("model.json"), "too large"),
+        (huge("model-symbol.json"), "too large"),
+        (huge("model-0000.params"), "no file of MXNet's parameters"),
+        (replace("model-0000.params", b""), "no file of MXNet's parameters"),
+        (replace("model-0000.params", PICKLED), "no file of MXNet's parameters"),
+        (parameters(0x112, 0, 2**63), "no file of MXNet's parameters"),
+        (parameters(0x112, 0, 0, 1, 2**64 - 1, code="QQQQQ"), "no file of MXNet's parameters"),
+        (parameters(*ARRAY, 2**62, 1, 0, 0, code="QQQIiIqiii"), "no file of MXNet's parameters"),
+        (parameters(*ARRAY, -4, 1, 0, 0, code="QQQIiIqiii"), "no file of MXNet's parameters"),
+        (parameters(*ARRAY, 1, 1, 0, 99, code="QQQIiIqiii"), "no file of MXNet's parameters"),
+        (of_symbol(file_reader), "the operator '_npi_cvimread'"),
+        (of_about(lambda a: a["formats"].update(evil={**a["formats"]["mxnet"]})), "named twice"),
+        (of_about(lambda a: a["formats"]["mxnet"].update(runtimes=["onnxruntime"])), "runs in mxnet"),
+        (of_about(lambda a: a["formats"]["mxnet"].update(runtimes=["python"])), "runtimes"),
+        (of_about(lambda a: a["formats"].update({"../../x": a["formats"]["mxnet"]})), "../../x"),
+        (of_about(lambda a: a.update(stride=10**12)), "stride"),
+        (of_about(lambda a: a.update(palette=a["palette"][:3])), "palette"),
     ],
 )
 def test_a_doctored_one_is_refused_in_one_line(bundle, doctor, says):
     doctor(bundle)
     code, text = run("export", "--check", bundle)
     assert code == 1 and says in text and text.count("\n") == 1, text
+
+
+def test_code_that_claims_to_be_another_versions_is_not_vouched_for(bundle):
+    """Else a changed infer.py would pass by a changed version."""
+    append("infer.py", b"\nimport os\n", sealed=True)(bundle)
+    edit(bundle / "model.json", lambda about: about.update(segtrain="0.0.1"))
+    code, text = run("export", "--check", bundle, "--json", "-")
+    assert (
+        code == 0
+        and '"code_compared": false' in text
+        and "read it before you run" in " ".join(text.split())
+    )
+
+
+@pytest.mark.parametrize("change", [custom, native, file_reader])
+def test_operators_that_run_foreign_code_are_not_loaded_unchecked(bundle, tmp_path, change):
+    """`predict` without `export --check` before it: MXNet never sees the symbol."""
+    of_symbol(change)(bundle)
+    np.save(tmp_path / "a.npy", np.zeros((8, 8, 3), np.uint8))
+    code, text = run("predict", bundle, tmp_path / "a.npy", "--out", tmp_path / "out")
+    assert code == 2 and "runs foreign code" in text, text
 
 
 def test_the_check_loads_no_framework_and_runs_nothing(bundle, tmp_path):

@@ -1,6 +1,8 @@
 """ONNX, int8 and float16: proved, refused under their bar, run in each runtime, and scored."""
 
 import json
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +18,14 @@ from segtrain import config, models
 from segtrain.data import shapes
 from segtrain.data.files import read_mask
 from segtrain.errors import UserError
-from segtrain.export import network, portable
+from segtrain.export import card, fold, network, portable
 from segtrain.export.bundle import OPERATORS, check_network
 from segtrain.export.network import Source
+from segtrain.models.zoo import names as zoo_names
 
 onnx = pytest.importorskip("onnx", reason="pip install 'segtrain[onnx]'")
 ort = pytest.importorskip("onnxruntime", reason="pip install 'segtrain[onnx]'")
+PICKLED = pickle.dumps({"weight": [1.0, 2.0]})
 NETWORKS = Path(__file__).parents[2] / "configs/networks"
 
 
@@ -47,17 +51,61 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize("file", sorted(NETWORKS.glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_table_of_what_mxnets_exporter_cannot_take(file):
+def no_converter(symbol):
     from mxnet.onnx.mx2onnx._export_onnx import MXNetGraph
 
     from segtrain.formats.onnx import _taken
 
-    model = config.load(file).model
-    net = models.network(model, model.classes)
-    used = portable.operators(net(mx.sym.var("data")))
-    assert used - _taken(MXNetGraph) == TABLE.get(file.stem, EVERY)
+    used = portable.operators(symbol)
     assert used <= OPERATORS
+    return used - _taken(MXNetGraph)
+
+
+@pytest.mark.parametrize("file", sorted(NETWORKS.glob("*.yaml")), ids=lambda file: file.stem)
+def test_each_network_of_configs_and_what_mxnets_exporter_cannot_take(file, tmp_path):
+    model = config.load(file).model
+    net, source = source_of(model, model.classes)
+    assert no_converter(source.network.symbol) == TABLE.get(file.stem, EVERY)
+    agrees(net, source, model, tmp_path, ties=file.stem == "segnet-camvid")
+
+
+ZOO = {
+    "danet_resnet50": {"reshape_like"},
+    "deeplab_resnet50": set(),
+    "deeplabplus_xception": set(),
+    "deeplabv3bplus_wideresnet": set(),
+    "fastscnn": set(),
+    "fcn_resnet50": set(),
+    "hrnet_w18_small_v1": EVERY,
+    "icnet_resnet50": set(),
+    "psp_resnet50": set(),
+}
+LARGE = ("deeplabv3bplus_wideresnet",)  # 548 MB, and as much again for each step of the way
+
+
+def zoo(name):
+    return config.parse({"model": {"classes": 5, "name": "zoo", "network": name, "crop_size": 64}}).model
+
+
+@pytest.mark.parametrize("name", sorted(ZOO))
+def test_a_table_of_what_mxnets_exporter_cannot_take_of_gluoncvs_networks(name):
+    assert {n.partition("_")[0] for n in zoo_names()} == {n.partition("_")[0] for n in ZOO}
+    assert no_converter(models.network(zoo(name), 5)(mx.sym.var("data"))) == ZOO[name]
+
+
+@pytest.mark.parametrize("name", sorted(set(ZOO) - set(LARGE)))
+def test_each_family_of_gluoncv_as_mxnet_and_onnx(name, tmp_path):
+    """With its batch norms folded, as both formats have them."""
+    net, source = source_of(zoo(name), 5)
+    symbol, arrays, folded = fold.batch_norms(*source.network)
+    assert folded > 0
+    source = source._replace(network=network.Network(symbol, arrays))
+    saved = source.network.save(tmp_path, "model", dtype="uint8")
+    check_network(tmp_path, saved["files"])
+    x = mx.nd.array(np.random.default_rng(0).integers(0, 256, source.shape), dtype="uint8")
+    wanted, found = net(x).asnumpy(), source.network.block()(x).asnumpy()
+    assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    agrees(net, source, zoo(name), tmp_path)
 
 
 SMALL = {
@@ -77,31 +125,38 @@ SMALL = {
     "resnet1d": {"name": "resnet1d", "dim": 1, "widths": [8, 16], "kernels": [4, 3], "whole": True},
     "phasenet": {"name": "phasenet", "dim": 1, "widths": [8, 16]},
     "utime": {"name": "utime", "dim": 1, "widths": [8, 16], "pools": [4], "segment": 8},
-    "psp": {"name": "zoo", "network": "psp_resnet50", "crop_size": 120},
-    "hrnet": {"name": "zoo", "network": "hrnet_w18_small_v1"},
 }
 
 
 @pytest.mark.parametrize("name", sorted(SMALL))
 def test_onnx_gives_the_same_scores_at_any_batch_and_size(name, tmp_path):
+    model = config.parse({"model": {"classes": 5, **SMALL[name]}, **one_d(SMALL[name])}).model
+    agrees(*source_of(model, 5), model, tmp_path)
+
+
+def agrees(net, source, model, folder, ties=False):
+    """The ONNX file against the network: batches of 1 and 4, of sides that its stride doesn't divide.
+
+    ties: where unpooling goes by which of four values is the largest, and the mirrored margin makes
+    some of them equal, rounding decides: some pixels may differ.
+    """
     from segtrain.formats import onnx as form
 
-    model = config.parse({"model": {"classes": 5, **SMALL[name]}, **one_d(SMALL[name])}).model
-    net, source = source_of(model, 5)
-    entry = form.build(source, tmp_path)
-    form.check(tmp_path, entry["files"])
-    loaded = onnx.load(str(tmp_path / "model.onnx"))
+    entry = form.build(source, folder)
+    form.check(folder, entry["files"])
+    loaded = onnx.load(str(folder / "model.onnx"))
     assert entry["opset"] == 13 == loaded.opset_import[0].version and loaded.ir_version == 7
     assert [value.name for value in loaded.graph.input] == ["data"]
     assert [value.name for value in loaded.graph.output] == ["scores"]
-    session = ort.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(folder / "model.onnx"), providers=["CPUExecutionProvider"])
     for batch, sides in ((1, (37, 50)), (4, (16, 9))):
         sides = [net.side] * 2 if net.side else sides[: model.dim]
-        x = np.random.default_rng(0).integers(0, 256, (batch, 3, *sides), np.uint8)
+        x = np.random.default_rng(0).integers(0, 256, (batch, model.in_channels, *sides), np.uint8)
         wanted = net(mx.nd.array(x, dtype="uint8")).asnumpy()
         found = session.run(None, {"data": x})[0]
         assert found.shape == wanted.shape
-        assert np.abs(found - wanted).max() <= 3e-5 * np.abs(wanted).max()
+        difference = np.abs(found - wanted) / np.abs(wanted).max()
+        assert np.quantile(difference, 0.75) <= 3e-5 if ties else difference.max() <= 3e-5
 
 
 def one_d(options):
@@ -118,6 +173,51 @@ def test_what_cannot_be_taken_is_named_in_one_line(tmp_path):
     )
     with pytest.raises(UserError, match="MXNet's exporter doesn't take sort"):
         form.build(source, tmp_path)
+
+
+def of_triton(config):
+    """Input and output of a config.pbtxt as Triton sees them: name, type, and the shape with a batch."""
+    assert (
+        "max_batch_size: 8\n" in config
+    )  # "For models with max_batch_size > 0, the full shape is [-1] + dims"
+    pattern = r'(input|output) \[\{ name: "(\w+)" data_type: TYPE_(\w+) dims: \[([-\d, ]+)\] \}\]'
+    found = re.findall(pattern, config)
+    return {kind: (name, dtype, [-1, *map(int, dims.split(","))]) for kind, name, dtype, dims in found}
+
+
+def of_onnx(path):
+    graph = onnx.load(str(path)).graph
+    names = {onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.FLOAT: "FP32"}
+
+    def described(value):
+        tensor = value.type.tensor_type
+        shape = [-1 if dim.dim_param else dim.dim_value for dim in tensor.shape.dim]
+        return value.name, names[tensor.elem_type], shape
+
+    (given,), (made,) = graph.input, graph.output
+    return {"input": described(given), "output": described(made)}
+
+
+def test_tritons_config_is_that_of_the_onnx_file(home, tmp_path):
+    """For a network of any size, and for one of a single size: there Triton refuses -1."""
+    from segtrain.formats import onnx as form
+
+    about = json.loads((home / "bundle/model.json").read_text())
+    text = (home / "bundle/README.md").read_text()
+    wanted = {"input": ("data", "UINT8", [-1, 3, -1, -1]), "output": ("scores", "FP32", [-1, 4, -1, -1])}
+    assert of_triton(text) == of_onnx(home / "bundle/model.onnx") == wanted
+    form.build(source_of(zoo("fastscnn"), 5)[1], tmp_path)
+    text = card.text({**about, "side": 64, "classes": list("abcde")})
+    found = of_triton(text)
+    assert found == of_onnx(tmp_path / "model.onnx") and found["output"][2] == [-1, 5, 64, 64]
+
+
+def test_tritons_config_without_onnx_is_for_its_python_backend(home):
+    about = json.loads((home / "bundle/model.json").read_text())
+    about["formats"] = {"mxnet": about["formats"]["mxnet"]}
+    text = card.text(about)
+    assert 'backend: "python"' in text and "class TritonPythonModel" in text
+    assert of_triton(text) == of_onnx(home / "bundle/model.onnx")
 
 
 # ---- whole bundles
@@ -161,6 +261,13 @@ def test_each_format_is_proved(home):
     assert formats["int8"]["calibrated_on"] == "32 of 48 training images"
     assert formats["onnx"]["opset"] == 13 and formats["float16"]["device"] == "gpu"
     assert formats["float16"]["bytes"] < 0.8 * formats["mxnet"]["bytes"]
+    for name, found in proof.items():
+        files = formats[name]["files"]
+        assert found["bytes"] == sum((home / "bundle" / file).stat().st_size for file in files)
+        speeds = found["images_per_second"]
+        assert all(speed > 0 for speed in speeds.values()) and found["measured_on"] == [3, 256, 256]
+        assert bool(speeds) == (name != "float16") and set(speeds) <= set(formats[name]["runtimes"])
+    assert "and its\nfile no smaller" in (home / "bundle/README.md").read_text()
 
 
 def test_the_whole_bundle_checks_out(home):
@@ -271,26 +378,69 @@ def test_int8_without_training_images_is_refused(home, tmp_path):
     assert code == 2 and "nowhere" in text
 
 
-def test_an_onnx_file_that_reads_others_is_refused(home, tmp_path):
-    import shutil
+def elsewhere():
+    """A tensor whose values are in another file."""
+    tensor = onnx.numpy_helper.from_array(np.zeros(2, np.float32), "weight")
+    tensor.ClearField("raw_data")
+    onnx.external_data_helper.set_external_data(tensor, location="../../secret")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    return tensor
 
+
+def constant(**value):
+    return onnx.helper.make_node("Constant", [], ["made"], **value)
+
+
+def graph_of(node):
+    made = onnx.helper.make_tensor_value_info("made", onnx.TensorProto.FLOAT, None)
+    return onnx.helper.make_graph([node], "inner", [], [made])
+
+
+def choice(node):
+    """A node inside a graph inside a node."""
+    inner = graph_of(node)
+    return onnx.helper.make_node("If", ["condition"], ["made"], then_branch=inner, else_branch=inner)
+
+
+def foreign(op="Load"):
+    return onnx.helper.make_node(op, [], ["made"], domain="elsewhere")
+
+
+@pytest.mark.parametrize(
+    "doctor",
+    [
+        lambda model: model.graph.initializer.append(elsewhere()),
+        lambda model: model.graph.node.insert(0, constant(value=elsewhere())),
+        lambda model: model.graph.node.insert(0, choice(constant(value=elsewhere()))),
+        lambda model: model.graph.node.insert(0, foreign()),
+        lambda model: model.graph.node.insert(0, choice(foreign())),
+        lambda model: model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1)),
+        lambda model: model.functions.append(
+            onnx.helper.make_function("elsewhere", "Load", [], ["made"], [foreign()], model.opset_import)
+        ),
+    ],
+)
+def test_an_onnx_file_with_what_is_not_its_own_is_refused(home, tmp_path, monkeypatch, doctor):
+    """However deep, and without the help of ONNX's own checker."""
     from segtrain.errors import SegtrainError
     from segtrain.formats import onnx as form
 
-    shutil.copy(home / "bundle/model.onnx", tmp_path / "model.onnx")
-    model = onnx.load(str(tmp_path / "model.onnx"))
-    model.graph.node[0].domain = "elsewhere"
-    onnx.save(model, str(tmp_path / "model.onnx"))
-    with pytest.raises(SegtrainError, match="ONNX"):
-        form.check(tmp_path, ["model.onnx"])
     model = onnx.load(str(home / "bundle/model.onnx"))
-    tensor = model.graph.initializer[0]
-    values = onnx.numpy_helper.to_array(tensor)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    onnx.external_data_helper.set_external_data(tensor, location="../../secret")
-    tensor.ClearField("raw_data")
+    doctor(model)
     (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(SegtrainError, match="reads other files|no ONNX model"):
+    (tmp_path / "secret").write_text("x")
+    monkeypatch.setattr(onnx.checker, "check_model", lambda model: None)
+    with pytest.raises(SegtrainError, match="reads other files|aren't ONNX's own"):
+        form.check(tmp_path, ["model.onnx"])
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 99, PICKLED])
+def test_what_is_no_onnx_file_is_refused(tmp_path, content):
+    from segtrain.errors import SegtrainError
+    from segtrain.formats import onnx as form
+
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(SegtrainError, match="is no ONNX model"):
         form.check(tmp_path, ["model.onnx"])
 
 

@@ -49,10 +49,12 @@ def test_the_highest_class_is_numpys_argmax(classes, height, width, seed):
     assert (infer.argmax(mx.nd.array(planes[None])) == planes.argmax(axis=0)).all()
 
 
-def test_images_go_together_up_to_the_pixels_of_a_window():
+def test_small_images_go_together():
     made = predictor()
-    assert made.together((360, 480, 3)) == 6 and made.together((2000, 2000, 3)) == 1
-    assert made.together((1000, 2)) == 524  # signals
+    assert made.together((256, 256, 3)) == 4 and made.together((2000, 2000, 3)) == 1
+    assert made.together((1000, 2)) == infer.MOST  # signals
+    made.batch = 3
+    assert made.together((2000, 2000, 3)) == 3
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 70), (33, 17), (16, 16), (40, 50)])

@@ -1,6 +1,7 @@
 """`segtrain predict`: what it writes, read back by others; stopped, killed, gone on with."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -298,6 +299,24 @@ def test_ctrl_c_finishes_the_image_and_can_go_on(home, tmp_path):
     code, text = run(*arguments, "--resume", "--json", out / "r.json")
     assert code == 0 and json.loads((out / "r.json").read_text())["skipped"] == len(made)
     assert len(COCO(str(out / "polygons.json")).imgs) == 30
+
+
+def test_ctrl_c_in_a_video_tells_that_it_begins_anew(home, tmp_path):
+    given, out = tmp_path / "long.mp4", tmp_path / "out"
+    frames = list(video.Video(str(home / "drive.mp4")))
+    with video.film(given, video.Video(str(home / "drive.mp4"))) as add:
+        for index in range(600):
+            add(frames[index % len(frames)])
+    process = start("predict", home / "run", given, "--out", out, "--each-frame")
+    while not (out / "long/000004.png").exists():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate()
+    told = re.search(r"long.mp4 was at frame (\d+) of 600, and will begin anew", " ".join(text.split()))
+    assert process.returncode == 130 and told and "add --resume to go on" in text
+    assert int(told[1]) == len(list((out / "long").glob("*.png"))) < 600
+    assert not list(out.glob("*.mp4")) and not list(out.glob(".*"))
 
 
 def test_a_large_image_goes_in_windows_and_says_so(home, tmp_path):

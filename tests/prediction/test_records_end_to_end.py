@@ -11,6 +11,9 @@ import mxnet as mx
 import numpy as np
 import pytest
 from conftest import ALONE, run, start
+from skimage.measure import label
+from skimage.metrics import adapted_rand_error, variation_of_information
+from sklearn.metrics import confusion_matrix, jaccard_score
 
 from segtrain import models
 from segtrain.config import Model
@@ -105,6 +108,37 @@ def test_labels_of_records(home):
     assert (out / "overlays/1.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_saved_labels_give_the_same_scores(home):
+    result, _ = scores(home, "--save-predictions", home / "saved")
+    run("predict", home / "run", home / "data/val", "--out", home / "again")
+    truth, found = [], []
+    for name in ("0", "1", "2"):
+        content = (home / "saved" / f"{name}.csv").read_bytes()
+        assert content == (home / "again" / f"{name}.csv").read_bytes()
+        truth += [int(row["y"]) for row in csv.DictReader((home / f"data/val/{name}.csv").open())]
+        found += [int(row["class"]) for row in csv.DictReader((home / f"saved/{name}.csv").open())]
+    assert result["confusion"] == confusion_matrix(truth, found, labels=[0, 1, 2]).tolist()
+    wanted = jaccard_score(truth, found, labels=[0, 1, 2], average=None)
+    assert [row["iou"] for row in result["per_class"]] == pytest.approx(wanted)
+
+
+def test_measures_of_records(home):
+    result, text = scores(
+        home, "--metrics", "calibration,segments", "--save-predictions", home / "saved"
+    )
+    assert 0 < result["ece"] < 0.5 and sum(row["pixels"] for row in result["calibration"]) == 411
+    wanted = []
+    for name in ("0", "1", "2"):
+        truth = [int(row["y"]) for row in csv.DictReader((home / f"data/val/{name}.csv").open())]
+        found = [int(row["class"]) for row in csv.DictReader((home / f"saved/{name}.csv").open())]
+        parts = [label(np.array(ids), background=-1) for ids in (truth, found)]
+        wanted.append([*adapted_rand_error(*parts)[:1], sum(variation_of_information(*parts))])
+    assert [result["rand_error"], result["vi"]] == pytest.approx(np.mean(wanted, axis=0))
+    assert result["vi"] > 0
+    code, text = run("eval", home / "run", "--metrics", "boundary")
+    assert code == 2 and "is for images, and these are signals: leave it out" in " ".join(text.split())
+
+
 def test_a_bundle_labels_as_the_run_does(home):
     code, text = run("export", home / "run", "--out", home / "bundle")
     assert code == 0, text
@@ -135,7 +169,7 @@ def test_a_bundle_labels_as_the_run_does(home):
         (("train", "c.yaml", "model.in_channels=1", "--out", "o"), "set model.in_channels"),
         (("train", "c.yaml", "data.signal=[c]", "--out", "o"), "no column 'c'; there are a, b, y"),
         (("train", "c.yaml", "data.crop=[129]", "--out", "o"), "write data.crop=[128]"),
-        (("train", "c.yaml", "data.augment=[color(1)]", "--out", "o"), "no 'color(1)'"),
+        (("train", "c.yaml", "data.augment=[color(1)]", "--out", "o"), "no 'color'; there are"),
     ],
 )
 def test_a_mistake(home, tmp_path, command, says):

@@ -190,7 +190,7 @@ def test_every_number_of_an_evaluation_is_shown():
     shown = [(page_of_report.label(key), page_of_report.figure(v)) for key, v in further(scores)]
     assert shown == [
         ("Cohen's kappa", "0.250"),
-        ("dice, 95% CI", "0.100 to 0.200"),
+        ("Dice, 95% CI", "0.100 to 0.200"),
         ("calibration error (ECE)", "0.040"),
     ]
     rows = [{"id": "a", "miou": 0.5, "sha": "x"}, {"id": "b", "miou": None, "sha": "y"}]

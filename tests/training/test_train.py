@@ -11,6 +11,8 @@ import time
 import pytest
 from conftest import run, start
 
+from segtrain.training.train import run_path
+
 SMALL = """
 model: {name: unet, widths: [8, 16], units: 1}
 data: {name: shapes, size: [40, 40], train: 40, val: 6, crop: [32, 32],
@@ -192,9 +194,13 @@ def test_an_existing_run_is_never_written_over(home, tmp_path):
     code, text = run("train", home / "small.yaml", "--out", home / "whole")
     assert code == 2 and "--resume" in text
     for name in ("small", "small-2"):
-        code, text = run("train", home / "small.yaml", "train.epochs=1", cwd=tmp_path)
-        assert code == 0 and f"runs/{name}" in text
-        assert (tmp_path / "runs" / name / "history.csv").exists()
+        assert run_path(home / "small.yaml", False, tmp_path / "runs") == tmp_path / "runs" / name
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.yaml").touch()
+    code, text = run("train", home / "small.yaml", "train.epochs=1", cwd=tmp_path)
+    assert code == 0 and "runs/small-3" in text
+    assert (tmp_path / "runs/small-3/history.csv").exists()
+    assert not (tmp_path / "runs/small/config.yaml").read_text()
 
 
 def test_the_loss_in_the_history_is_the_one_optimised(tmp_path):
