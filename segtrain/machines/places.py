@@ -18,8 +18,8 @@ from segtrain.errors import UserError
 
 HERE = "localhost"
 INSTALL = (
-    "pip install wheel; HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO HOROVOD_WITHOUT_MPI=1 "
-    "HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 "
+    "pip install wheel; HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO "
+    "HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 "
     "pip install --no-build-isolation --no-cache-dir 'segtrain[horovod]'"
 )
 
