@@ -1,142 +1,161 @@
 """Images per second of one process with two threads, and of two ranks with one thread each by each
 engine, on this machine; the share of time in communication; what 8 and 64 machines would give.
 
-    python scripts/bench_ranks.py [--rounds 5] [--gbit 10] [--json FILE] [--add FILE ...]
+    python scripts/bench_ranks.py [--rounds 6] [--gbit 10] [--json FILE]
 
-All are real runs of the command line on made-up images, in turn in each round; medians over the rounds,
-each of the last epoch. The time without communication is that of two processes that train
-side by side on half the batch each and don't know of one another. --add: results of earlier calls whose
-rounds count too.
+The ranks take steps together, and in turn steps that each keeps to itself, side by side: the
+difference is communication. Medians over the rounds; a share below zero is noise.
 
 On paper: each machine is one rank with this share of the batch. A step takes what it takes here
-without communication, plus what an engine's work adds here over the loopback interface, plus the
-time in which the gradients pass the network card of the stated bandwidth, none of it hidden behind
+without communication, plus what an engine's work adds here over the loopback interface, plus the time
+in which the gradients pass the network card of the stated bandwidth, none of it hidden behind
 computing. A ring over N machines sends and receives 2 (N-1)/N of them on each card, and so do N
 workers with a server beside each of them.
 """
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
+import time
 from pathlib import Path
 
 import segtrain  # noqa: F401  (sets the threads before MXNet is loaded)  # isort: skip
 import mxnet as mx
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-BATCH, STEPS = 8, 10
-ONE, APART = "1 process, 2 threads", "2 processes that don't talk"
-CONFIG = """
-model: {{name: unet, widths: [16, 32, 64, 128], norm: none}}
-data: {{name: shapes, size: [112, 112], train: {images}, val: 2, crop: [96, 96], workers: 0, cache: ram}}
-train: {{epochs: 2, batch: {batch}, lr: 0.01, log_every: {steps}}}
-eval: {{every: 2}}
-"""
+from segtrain.config import parse
+from segtrain.data.loader import Batch
+from segtrain.machines import ranks
+from segtrain.machines.places import Settings, plan
+from segtrain.training.learner import Learner
+
+BATCH, SIDE, STEPS, CLASSES = 8, 96, 5, 8
+MODEL = {"name": "unet", "widths": [16, 32, 64, 128], "norm": "none"}
+ONE = "1 process, 2 threads"
 
 
-def config(home, ranks):
-    path = home / f"of-{ranks}.yaml"
-    images, batch = BATCH * STEPS // ranks, BATCH // ranks
-    path.write_text(CONFIG.format(images=images, batch=batch, steps=STEPS))
-    return path
+class Truth:
+    classes, ignore = [str(i) for i in range(CLASSES)], 255
 
 
-def start(path, out, threads, *prefix):
-    command = [sys.executable, "-m", "segtrain", *prefix, "train", str(path), "--out", str(out)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.Popen([*command, "--devices", "cpu", "--quiet"], env=environment)
+def stepper(among):
+    """A function that takes steps on this rank's part of a batch, and its seconds for each; bytes."""
+    config = parse({"model": MODEL, "data": {"crop": [SIDE, SIDE]}, "train": {"lr": 1e-4}})
+    learner = Learner(config, Truth(), np.ones(CLASSES), [mx.cpu()], 1000, among)
+    chance, count = np.random.default_rng(0), BATCH // int(os.environ.get("SEGTRAIN_LOCAL_RANKS", 1))
+    images = chance.integers(0, 256, (count, 3, SIDE, SIDE)).astype(np.uint8)
+    masks = chance.integers(0, CLASSES, (count, SIDE, SIDE)).astype(np.uint8)
+    batch = Batch(images, masks, list(range(count)))
+
+    def go():
+        begun = time.perf_counter()
+        for number in range(STEPS):
+            learner.step(batch, number)
+        mx.nd.waitall()
+        return (time.perf_counter() - begun) / STEPS
+
+    return go, 4 * sum(p.data().size for p in learner.net.collect_params().values())
 
 
-def rate(out):
-    with open(out / "history.csv") as file:
-        return float(list(csv.DictReader(file))[-1]["images_per_second"])
+def work(rounds):
+    """A rank's part: print, as the first one, the seconds of its steps with and without the others."""
+    all_ranks = ranks.join()
+    together, size = stepper(all_ranks)
+    alone, _ = stepper(ranks.ALONE)
+    found = {"together": [], "alone": [], "bytes": size}
+    for number in range(rounds + 1):
+        for kind, go in (("together", together), ("alone", alone)):
+            all_ranks.gather(b"")  # begin at once
+            found[kind] += [go()] if number else [go()][1:]  # the first round warms up
+    all_ranks.gather(b"")
+    all_ranks.leave()
+    if all_ranks.first:
+        print(json.dumps(found), flush=True)
+    os._exit(0)
 
 
-def measure(jobs):
-    """The images per second of runs side by side, by what starts them."""
-    with tempfile.TemporaryDirectory(prefix="segtrain-bench-") as home:
-        outs = [Path(home) / str(number) for number in range(len(jobs))]
-        running = [start(config(Path(home), part), out, *how) for (part, *how), out in zip(jobs, outs)]
-        codes = [process.wait() for process in running]
-        assert not any(codes), codes
-        arrays = mx.nd.load(str(outs[0] / "checkpoints/last/model.params"))
-        return sum(map(rate, outs)), 4 * sum(array.size for array in arrays.values())
+def start(variables, threads, rounds):
+    role = variables.get("DMLC_ROLE", "worker")
+    here = [sys.executable, __file__, "--work", "--rounds", str(rounds)]
+    command = here if role == "worker" else [sys.executable, "-c", "import segtrain, mxnet"]
+    environment = {**os.environ, **variables, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def kinds():
-    """What is compared: for each run of a kind its part of the batch, threads, and launcher."""
-    found = {ONE: [(1, 2)], APART: [(2, 1), (2, 1)]}
-    for engine in ("ps", "horovod"):
-        if engine == "ps" or importlib.util.find_spec("horovod"):
-            found[f"2 ranks by {engine}"] = [(1, 2, "launch", "-n", "2", "--engine", engine, "--")]
-    return found
+def measure(engine, rounds):
+    if engine is None:
+        return json.loads(start({}, 2, rounds).communicate()[0])
+    with plan(Settings(2, engine=engine)) as planned:
+        running = [start(place.environment, 1, rounds) for place in planned.places]
+        first = next(p for p, place in zip(running, planned.places) if place.rank == 0)
+        told = first.communicate()[0]
+        for process in running:
+            process.kill()
+            process.wait()
+    return json.loads(told)
 
 
-def paper(rates, size, gbit):
-    """Rows of (engine, machines, milliseconds of a step, images/s, efficiency)."""
-    share = BATCH // 2
-    alone = BATCH / rates[APART]  # seconds of a step, of half the batch by each of two processes
-    for name in [name for name in rates if name.startswith("2 ranks")]:
-        added = max(0.0, BATCH / rates[name] - alone)
+def paper(found, gbit):
+    """Rows of engine, machines, milliseconds of a step, images/s and efficiency."""
+    for engine in [name for name in found if name != ONE]:
+        alone, together = (statistics.median(found[engine][kind]) for kind in ("alone", "together"))
         for machines in (1, 8, 64):
-            sent = 2 * (machines - 1) / machines * size * 8 / (gbit * 1e9)
-            step = alone + (added + sent if machines > 1 else 0)
-            yield name[len("2 ranks by ") :], machines, 1e3 * step, machines * share / step, alone / step
+            sent = 2 * (machines - 1) / machines * found[engine]["bytes"] * 8 / (gbit * 1e9)
+            step = alone + (max(0.0, together - alone) + sent if machines > 1 else 0.0)
+            yield engine, machines, 1e3 * step, machines * BATCH / 2 / step, alone / step
 
 
-def show(rounds, rates, size, gbit):
-    table = Table(
-        box=None, header_style="bold", title=f"batch {BATCH}, {size / 1e6:.2f} MB of gradients"
-    )
-    for name in ("", "images/s", "of 1 process", "in communication"):
-        table.add_column(name, justify="right")
-    for name, value in rates.items():
-        talk = f"{max(0.0, 1 - value / rates[APART]):.0%}" if name.startswith("2 ranks") else ""
-        lowest, highest = min(rounds[name]), max(rounds[name])
-        spread = f"{value:.1f} ({lowest:.1f} to {highest:.1f})"
-        table.add_row(name, spread, f"{value / rates[ONE]:.2f}", talk)
-    Console().print(table)
-    table = Table(
-        box=None, header_style="bold", title=f"on paper, {gbit:g} Gbit/s, {BATCH // 2} images each"
-    )
-    for name in ("engine", "machines", "ms a step", "images/s", "efficiency"):
-        table.add_column(name, justify="right")
-    for engine, machines, step, images, efficiency in paper(rates, size, gbit):
-        table.add_row(engine, str(machines), f"{step:.0f}", f"{images:.0f}", f"{efficiency:.0%}")
-    Console().print(table)
+def show(found, gbit):
+    size = found[ONE]["bytes"] / 1e6
+    table = Table(box=None, title=f"batch {BATCH} of {SIDE} x {SIDE}, {size:.2f} MB of gradients")
+    for name in ("", "ms a step", "images/s", "of one process", "in communication"):
+        table.add_column(name, justify="right", no_wrap=True)
+    one = statistics.median(found[ONE]["together"])
+    for name, seconds in found.items():
+        step, alone = (statistics.median(seconds[kind]) for kind in ("together", "alone"))
+        share = "" if name == ONE else f"{1 - alone / step:.1%}"
+        table.add_row(name, f"{1e3 * step:.0f}", f"{BATCH / step:.1f}", f"{one / step:.2f}", share)
+    Console(width=100).print(table)
+    table = Table(box=None, title=f"on paper, {gbit:g} Gbit/s, {BATCH // 2} images each")
+    for name in ("", "machines", "ms a step", "images/s", "efficiency"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for engine, machines, step, images, efficiency in paper(found, gbit):
+        table.add_row(engine, str(machines), f"{step:.1f}", f"{images:.0f}", f"{efficiency:.1%}")
+    Console(width=100).print(table)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--gbit", type=float, default=10, help="of a machine's network card, per second")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--add", type=Path, nargs="+", default=[])
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    rounds, size = {name: [] for name in kinds()}, 0
-    for file in options.add:
-        kept = json.loads(file.read_text())
-        size = kept["bytes"]
-        for name in rounds:
-            rounds[name] += kept["rounds"][name]
-    for _ in range(options.rounds):
-        for name, jobs in kinds().items():
-            value, size = measure(jobs)
-            rounds[name].append(value)
-    rates = {name: statistics.median(values) for name, values in rounds.items()}
-    show(rounds, rates, size, options.gbit)
+    if options.work:
+        work(options.rounds)
+    engines = {ONE: None, "2 ranks by ps": "ps"}
+    if importlib.util.find_spec("horovod"):
+        engines["2 ranks by horovod"] = "horovod"
+    found = {}
+    for _ in range(2):  # in turn, so that a change of the machine's load meets all of them
+        for name, engine in engines.items():
+            told = measure(engine, (options.rounds + 1) // 2)
+            before = found.setdefault(name, {"together": [], "alone": []})
+            for kind in ("together", "alone"):
+                before[kind] += told[kind]
+            before["bytes"] = told["bytes"]
+    show(found, options.gbit)
     if options.json:
-        found = {"bytes": size, "batch": BATCH, "rounds": rounds, "median": rates, "gbit": options.gbit}
         columns = ("engine", "machines", "step_ms", "images_per_second", "efficiency")
-        found["paper"] = [dict(zip(columns, row)) for row in paper(rates, size, options.gbit)]
-        options.json.write_text(json.dumps(found, indent=1))
+        rows = [dict(zip(columns, row)) for row in paper(found, options.gbit)]
+        kept = {"batch": BATCH, "seconds": found, "gbit": options.gbit, "paper": rows}
+        options.json.write_text(json.dumps(kept, indent=1))
 
 
 if __name__ == "__main__":
