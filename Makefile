@@ -37,16 +37,22 @@ lint: install
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
-# PyTorch, for `make bench` to compare with, in an environment of its own.
+# PyTorch and Albumentations, for `make bench` to compare with, in an environment of their own.
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/pip install --quiet 'torch>=2,<3' 'numpy<2'
+	.venv-peers/bin/pip install --quiet 'torch>=2,<3' 'albumentations>=2,<3' 'numpy<2' 'opencv-python-headless<4.13'
 
+# Each writes bench/NAME.json; the ratios of all of them come at the end.
 bench: install
-	$(BIN)/python scripts/bench_step.py
-	$(BIN)/python scripts/bench_export.py
-	$(BIN)/python scripts/bench_data.py $(CAMVID) --workers 2
-	$(BIN)/python scripts/bench_eval.py $(CAMVID)
-	$(BIN)/python scripts/bench_losses.py
-	$(BIN)/python scripts/bench_scale.py
-	$(BIN)/python scripts/bench_ranks.py
+	$(BIN)/python scripts/bench_step.py --profile --json bench/step.json
+	$(BIN)/python scripts/bench_memory.py --json bench/memory.json
+	$(BIN)/python scripts/bench_export.py --json bench/export.json
+	$(BIN)/python scripts/bench_data.py $(CAMVID) --json bench/data.json
+	$(BIN)/python scripts/bench_loop.py $(CAMVID) --json bench/loop.json
+	$(BIN)/python scripts/bench_eval.py $(CAMVID) --json bench/eval.json
+	$(BIN)/python scripts/bench_pixels.py --json bench/pixels.json
+	$(BIN)/python scripts/bench_losses.py --json bench/losses.json
+	$(BIN)/python scripts/bench_startup.py $(CAMVID) --json bench/startup.json
+	$(BIN)/python scripts/bench_scale.py --json bench/scale.json --plot bench/scale.svg
+	$(BIN)/python scripts/bench_ranks.py --json bench/ranks.json
+	$(BIN)/python scripts/ratios.py bench/*.json

@@ -16,19 +16,18 @@ of its scripts' train.py: DataLoader, DataParallelModel(SegEvalModel(net)), Segm
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-import segtrain  # sets the threads before MXNet is loaded  # isort: skip
+import segtrain  # noqa: F401  sets the threads before MXNet is loaded  # isort: skip
 import mxnet as mx
+import turns
 from gluoncv.data.segbase import SegmentationDataset
 from gluoncv.model_zoo.segbase import SegEvalModel
 from gluoncv.utils.metrics import SegmentationMetric
@@ -192,28 +191,38 @@ def synthetic(home, count):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.parser(__doc__)
     parser.add_argument("root", type=Path, nargs="?")
     parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
         serve(options.serve, options.root, options.images)
         return
+    found, ratios, scores = {}, {}, {}
     with tempfile.TemporaryDirectory() as home:
         there = options.root and (options.root / "val/images").is_dir()
         root = options.root if there else synthetic(home, options.images)
-        result = {name: measured(name, root, options) for name in NETWORKS}
-    result["versions"] = {"segtrain": segtrain.__version__, "mxnet": mx.__version__}
-    result["images"] = "CamVid" if there else "synthetic, 480x360"
-    print(json.dumps(result, indent=1))
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        for name in NETWORKS:
+            speeds, scores[name] = measured(name, root, options)
+            found.update({f"{name}, {who}": values for who, values in speeds.items()})
+            mine = speeds.pop("segtrain")
+            ratios.update({f"{name} over {who}": turns.ratio(mine, o) for who, o in speeds.items()})
+    made = turns.result(
+        __doc__,
+        "eval",
+        options.rounds,
+        "images/s",
+        found,
+        ratios,
+        settings={"images": "CamVid" if there else "synthetic, 480x360", "count": options.images},
+        details={"miou": scores},
+    )
+    turns.finish(made, options.json)
 
 
 def measured(name, root, options):
+    """Images per second of each loop in each round, and the mIoU that each came to."""
     model, apart = NETWORKS[name], Apart(name, root, options.images)
     loops = {
         "segtrain": ours(model, root, options.images),
@@ -221,27 +230,18 @@ def measured(name, root, options):
         "gluoncv": gluoncvs(model, root, options.images, Way(hybrid=False)),
         "gluoncv, its defaults": apart,
     }
-    seconds, scores = {name: [] for name in loops}, {}
-    for number in range(options.rounds + 1):
-        for name, loop in loops.items():
-            begun = time.perf_counter()
-            scores[name] = loop()
-            if number:  # the first round plans the memory
-                seconds[name].append(time.perf_counter() - begun)
+    scores = {}
+
+    def noted(who):
+        def turn():
+            scores[who] = loops[who]()
+            return options.images
+
+        return turn
+
+    found = turns.take({who: noted(who) for who in loops}, options.rounds)
     apart.close()
-    mine = seconds.pop("segtrain")
-    return {
-        "images_per_second": {
-            name: options.images / statistics.median(times)
-            for name, times in {"segtrain": mine, **seconds}.items()
-        },
-        "speedup_over": {
-            name: statistics.median(b / a for a, b in zip(mine, times))
-            for name, times in seconds.items()
-        },
-        "miou": scores,
-        "rounds": options.rounds,
-    }
+    return found, scores
 
 
 if __name__ == "__main__":

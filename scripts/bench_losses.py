@@ -6,15 +6,11 @@ many classes as `--classes` says: what lovasz costs depends on how many an image
     python scripts/bench_losses.py [--classes 6] [--rounds 7] [--json FILE]
 """
 
-import argparse
-import json
-import statistics
-import time
-
 import numpy as np
 
-import segtrain  # sets the threads before MXNet is loaded  # isort: skip
+import segtrain  # noqa: F401  sets the threads before MXNet is loaded  # isort: skip
 import mxnet as mx
+import turns
 from mxnet import autograd
 from scipy import ndimage
 
@@ -49,38 +45,25 @@ def step_of(loss, scores, masks):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = turns.parser(__doc__, rounds=7)
     parser.add_argument("--classes", type=int, default=6, choices=range(1, 22), metavar="1..21")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json")
     options = parser.parse_args()
     random = np.random.default_rng(0)
     masks = np.stack([blobs(random, options.classes) for _ in range(4)])
     scores = mx.nd.array(random.normal(0, 2, (4, 21, 256, 256)))
     scores.attach_grad()
     steps = {name: step_of(loss, scores, masks) for name, loss in CASES.items()}
-    seconds = {name: [] for name in steps}
-    for number in range(options.rounds + 1):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            if number:  # the first round plans the memory
-                seconds[name].append(time.perf_counter() - begun)
-    result = {
-        "segtrain": segtrain.__version__,
-        "mxnet": mx.__version__,
-        "classes_per_image": [len(np.unique(mask)) for mask in masks],
-        "seconds": {name: statistics.median(times) for name, times in seconds.items()},
-        "times_ce": {
-            name: statistics.median(t / ce for t, ce in zip(times, seconds["ce"]))
-            for name, times in seconds.items()
-        },
-        "rounds": options.rounds,
-    }
-    print(json.dumps(result, indent=1))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(result, file, indent=1)
+    found = turns.take(steps, options.rounds)
+    made = turns.result(
+        __doc__,
+        "losses",
+        options.rounds,
+        "s",
+        found,
+        {f"ce over {name}": turns.ratio(found["ce"], found[name]) for name in CASES if name != "ce"},
+        settings={"classes_per_image": [len(np.unique(mask)) for mask in masks]},
+    )
+    turns.finish(made, options.json)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import segtrain  # noqa: F401  (sets the threads before MXNet is loaded)  # isort: skip
 import mxnet as mx
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from turns import finish, parser, ratio, result
 
 from segtrain.config import parse
 from segtrain.data.loader import Batch
@@ -131,12 +131,12 @@ def show(found, gbit):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--gbit", type=float, default=10, help="of a machine's network card, per second")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser(__doc__, rounds=6)
+    options.add_argument(
+        "--gbit", type=float, default=10, help="of a machine's network card, per second"
+    )
+    options.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    options = options.parse_args()
     if options.work:
         work(options.rounds)
     engines = {ONE: None, "2 ranks by ps": "ps"}
@@ -151,11 +151,17 @@ def main():
                 before[kind] += told[kind]
             before["bytes"] = told["bytes"]
     show(found, options.gbit)
-    if options.json:
-        columns = ("engine", "machines", "step_ms", "images_per_second", "efficiency")
-        rows = [dict(zip(columns, row)) for row in paper(found, options.gbit)]
-        kept = {"batch": BATCH, "seconds": found, "gbit": options.gbit, "paper": rows}
-        options.json.write_text(json.dumps(kept, indent=1))
+    images = {name: [BATCH / step for step in told["together"]] for name, told in found.items()}
+    ratios = {f"{name} to {ONE}": ratio(images[name], images[ONE]) for name in found if name != ONE}
+    columns = ("engine", "machines", "step_ms", "images_per_second", "efficiency")
+    rows = [dict(zip(columns, row)) for row in paper(found, options.gbit)]
+    settings = {"batch": BATCH, "side": SIDE, "model": MODEL, "gbit": options.gbit}
+    details = {"seconds": found, "paper": rows}
+    made = result(
+        *(__doc__, "ranks", len(images[ONE]), "images/s", images, ratios),
+        **{"settings": settings, "bars": {}, "details": details},
+    )
+    finish(made, options.json, told=True)
 
 
 if __name__ == "__main__":

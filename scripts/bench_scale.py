@@ -1,174 +1,270 @@
-"""Cost against work: a training step at growing batches, sides, widths and devices; the data path
-with more processes; opening longer lists. A table, and with --png a plot.
+"""Cost against work: a training step at growing batches, sides, widths, devices; data at growing counts.
 
-Each row's `per_work` is its time per unit of work (pixels, or FLOPs for the widths) in parts of the
-first row's of its kind: 1 and below means that nothing grows faster than its work.
+    batch, side, widths  a step of a U-Net 16-32-64-128; its work: FLOPs
+    devices              the same batch on one logical CPU and on two; its work doesn't change
+    workers              crops from that many processes, more than there are cores too; its work: crops
+    opening              a list of 10^3 to 10^6 pairs of files
+    again                looking at a folder of 10^3 to 10^5 pairs which nothing has changed in
+    epoch                the order of 10^3 to 10^6 samples, until the first batch is there
 
-    python scripts/bench_scale.py [--rounds 5] [--quick] [--json FILE] [--png FILE]
+In each part all values take turns. "growth" is a value's time per unit of work over the least of
+those before it: at 1 and below nothing grows faster than its work. A figure of 1.2 is taken for noise.
+
+    python scripts/bench_scale.py [--parts batch,side,...] [--rounds 5] [--plot FILE] [--json FILE]
 """
 
-import argparse
-import json
-import statistics
 import tempfile
-import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 import segtrain  # noqa: F401  (sets the threads before MXNet is loaded)  # isort: skip
+import cv2
 import mxnet as mx
+import turns
 from rich.console import Console
 from rich.table import Table
 
 from segtrain.config import parse
-from segtrain.data.dataset import open_split
-from segtrain.data.loader import Batch
+from segtrain.data.dataset import Sample, open_split
+from segtrain.data.loader import Batch, open_loader
+from segtrain.data.scan import scan
 from segtrain.graph import graph
-from segtrain.training import timing
 from segtrain.training.learner import Learner
-from segtrain.training.train import prepare
 
 WIDTHS, CLASSES = [16, 32, 64, 128], 8
+VALUES = {
+    "batch": (1, 2, 4, 8, 16),
+    "side": (128, 256, 512, 1024),
+    "widths": (1, 2, 4),
+    "devices": (1, 2),
+    "workers": (0, 1, 2, 4),
+    "opening": (10**3, 10**4, 10**5, 10**6),
+    "again": (10**3, 10**4, 10**5),
+    "epoch": (10**3, 10**4, 10**5, 10**6),
+}
+NOISE = 1.2
 
 
 class Truth:
+    """What a learner must know of a dataset."""
+
     classes, ignore = [str(i) for i in range(CLASSES)], 255
 
-    def __init__(self, count):
-        self.ids = [""] * count
+
+# ---- each part gives, for a value, a function and the work that it does
 
 
-def step(batch=4, side=128, times=1, devices=1):
-    """A function that takes a step, and its work: FLOPs of the forward pass."""
-    widths = [width * times for width in WIDTHS]
-    model = {"name": "unet", "widths": widths, "classes": CLASSES}
+def step(batch=4, side=128, widths=1, devices=1):
+    model = {"name": "unet", "widths": [width * widths for width in WIDTHS], "classes": CLASSES}
     config = parse({"model": model, "data": {"crop": [side, side]}})
     contexts = [mx.cpu(i) for i in range(devices)]
-    learner = Learner(config, Truth(batch), np.ones(CLASSES), contexts, 1000)
+    learner = Learner(config, Truth, np.ones(CLASSES), contexts, 1000)
     chance = np.random.default_rng(0)
     images = chance.integers(0, 256, (batch, 3, side, side)).astype(np.uint8)
     masks = chance.integers(0, CLASSES, (batch, side, side)).astype(np.uint8)
-    made = Batch(images, masks, list(range(batch)))
-    flops = graph.describe(config)["flops"] * batch
+    made, repeats = Batch(images, masks, list(range(batch))), max(1, 16 * 128**2 // (batch * side**2))
 
     def go():
-        learner.step(made, 0)
+        for number in range(repeats):  # short ones several times in a row
+            learner.step(made, number)
         mx.nd.waitall()
+        return repeats
 
-    return go, flops
+    return go, batch, graph.describe(config)["flops"] * batch
 
 
-def loading(workers, images):
-    """A function that takes an epoch of the data path, and its work: crops."""
-    data = {"name": "shapes", "train": images, "size": [256, 256], "crop": [256, 256]}
-    config = parse({"data": {**data, "workers": workers}, "model": {"widths": [8, 16]}})
-    holder = prepare(config, [mx.cpu()])
-    made = holder.__enter__()
+def batch(value, _):
+    return step(batch=value)
+
+
+def side(value, _):
+    return step(batch=1, side=value)
+
+
+def widths(value, _):
+    return step(widths=value)
+
+
+def devices(value, _):
+    return step(devices=value)
+
+
+def workers(value, _):
+    size = [256, 256]
+    augment = ["scale(0.5, 2)", "flip", "color(0.3)"]
+    data = {"name": "shapes", "train": 256, "size": size, "crop": size, "augment": augment}
+    config, epochs = parse({"data": data}), count()
+    loader = open_loader(open_split(config.data, "train"), config.data, 3, 8, 0, value)
 
     def go():
-        timing.data(made, 0, images)
+        for _ in loader.epoch(next(epochs)):
+            pass
+        return 1
 
-    return go, images, lambda: holder.__exit__(None, None, None)
+    return go, 256, 256
 
 
-def opening(entries, home):
-    """A function that opens a list of that many pairs, and its work: entries."""
-    (home / "images").mkdir(exist_ok=True)
-    names = [(f"images/{i}.png", f"images/{i}_mask.png") for i in range(entries)]
-    for name in (name for pair in names for name in pair):
-        (home / name).touch()
-    (home / "train.txt").write_text("".join(f"{a} {b}\n" for a, b in names))
-    data = {"name": "list", "root": str(home), "files": {"train": "train.txt"}, "classes": ["a", "b"]}
-    config = parse({"data": data})
+def opening(value, home):
+    config = listed(value, home)
 
     def go():
         open_split(config.data, "train")
+        return 1
 
-    return go, entries
-
-
-def timed(go, rounds):
-    go()
-    seconds = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        go()
-        seconds.append(time.perf_counter() - begun)
-    return statistics.median(seconds)
+    return go, value, value
 
 
-def measure(rounds, quick):
-    rows = []
+def epoch(value, home):
+    data = listed(value, home).data
+    dataset, epochs = Small(open_split(data, "train")), count()
+    loader = open_loader(dataset, data, 3, 8, 0, 0)
 
-    def note(kind, value, seconds, work):
-        first = next((r for r in rows if r["kind"] == kind), None)
+    def go():
+        next(loader.epoch(next(epochs)))
+        return 1
+
+    return go, value, value
+
+
+def again(value, home):
+    data = {"name": "folder", "root": str(pictures(value, home)), "classes": ["a", "b"]}
+    config = parse({"data": data})
+    dataset = open_split(config.data, "train")
+    scan(dataset, "train", config.data)
+
+    def go():
+        scan(dataset, "train", config.data)
+        return 1
+
+    return go, value, value
+
+
+# ---- datasets of many entries
+
+
+class Small:
+    """A dataset whose samples are all one black picture, so that only their number counts."""
+
+    def __init__(self, dataset):
+        self._dataset = dataset
+
+    def __getattr__(self, name):
+        return getattr(self._dataset, name)
+
+    def read(self, index):
+        return Sample(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8))
+
+
+def listed(entries, home):
+    """The config of a list of that many pairs of files, which are there and empty."""
+    folder = home / "listed"
+    folder.mkdir(exist_ok=True)
+    names = [(f"{i}.png", f"{i}_mask.png") for i in range(entries)]
+    for name in (name for pair in names for name in pair if not (folder / name).exists()):
+        (folder / name).touch()
+    path = home / f"{entries}.txt"
+    path.write_text("".join(f"listed/{a} listed/{b}\n" for a, b in names))
+    data = {"name": "list", "root": str(home), "files": {"train": path.name}, "classes": ["a", "b"]}
+    return parse({"data": {**data, "crop": [64, 64]}})
+
+
+def pictures(entries, home):
+    """A folder of that many pairs, all of them links to one picture and one mask."""
+    root = home / f"pictures-{entries}"
+    image, mask = home / "image.png", home / "mask.png"
+    cv2.imwrite(str(image), np.full((16, 16, 3), 128, np.uint8))
+    cv2.imwrite(str(mask), np.tile(np.arange(2, dtype=np.uint8), (16, 8)))
+    for source, kind in ((image, "images"), (mask, "masks")):
+        folder = root / "train" / kind
+        folder.mkdir(parents=True)
+        for i in range(entries):
+            if i % 10000 == 0:  # a file has only so many links
+                source = folder / f".{i}.png"
+                source.write_bytes((image if kind == "images" else mask).read_bytes())
+            (folder / f"{i}.png").hardlink_to(source)
+    return root
+
+
+# ---- what comes of it
+
+
+def measure(part, rounds, home):
+    """The rows of a part: a dict for each value."""
+    cases = {value: globals()[part](value, home) for value in VALUES[part]}
+    found = turns.take({value: go for value, (go, _, _) in cases.items()}, rounds)
+    rows, least = [], float("inf")
+    for value, (_, items, work) in cases.items():
+        seconds = 1 / turns.medians(found)[value]
         per_work = seconds / work
-        relative = per_work / (first["seconds"] / first["work"]) if first else 1.0
-        rows.append({"kind": kind, "value": value, "seconds": seconds, "work": work})
-        rows[-1].update(units_per_second=work / seconds, per_work=relative)
-
-    for kind, values in (
-        ("batch", (1, 2, 4, 8, 16)),
-        ("side", (128, 256, 512) if quick else (128, 256, 512, 1024)),
-        ("times", (1, 2) if quick else (1, 2, 4)),
-        ("devices", (1, 2)),
-    ):
-        for value in values:
-            go, flops = step(**{"batch": 1} if kind == "side" else {}, **{kind: value})
-            note(kind, value, timed(go, rounds), flops)
-    for workers in (0, 1, 2, 4):
-        go, work, close = loading(workers, 64 if quick else 256)
-        note("workers", workers, timed(go, rounds), work)
-        close()
-    with tempfile.TemporaryDirectory() as home:
-        for entries in (1000, 10_000, 100_000) if quick else (1000, 10_000, 100_000, 1_000_000):
-            go, work = opening(entries, Path(home))
-            note("entries", entries, timed(go, min(rounds, 3)), work)
+        growth = per_work / min(least, per_work) if rows else 1.0
+        least = min(least, per_work)
+        row = {"part": part, "value": value, "seconds": seconds, "items_per_second": items / seconds}
+        rows.append({**row, "work": work, "growth": growth})
     return rows
 
 
 def show(rows):
     table = Table(box=None, header_style="bold")
-    for name in ("", "", "seconds", "of the work per second", "time per work"):
+    for name in ("", "", "seconds", "images or entries/s", "growth"):
         table.add_column(name, justify="right")
     for row in rows:
-        cells = f"{row['seconds']:.4f}", f"{row['units_per_second']:.3g}", f"{row['per_work']:.2f}"
-        table.add_row(row["kind"], str(row["value"]), *cells)
+        cells = f"{row['seconds']:.4f}", f"{row['items_per_second']:,.1f}", f"{row['growth']:.2f}"
+        table.add_row(row["part"], f"{row['value']:,}", *cells)
     Console().print(table)
 
 
 def draw(rows, path):
+    """Images or entries per second of each part, over its values."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        chosen = [row for row in rows if row["kind"] == kind]
-        work = [row["work"] / chosen[0]["work"] for row in chosen]
-        if len(set(work)) > 1:
-            axes.plot(work, [row["per_work"] for row in chosen], "o-", label=kind)
-    axes.set_xscale("log", base=2)
-    axes.set_xlabel("work, in parts of the smallest")
-    axes.set_ylabel("time per work")
-    axes.axhline(1, color="grey", lw=0.8)
-    axes.legend()
+    parts = list(dict.fromkeys(row["part"] for row in rows))
+    figure = Figure(figsize=(10, 2.6 * -(-len(parts) // 4)), layout="constrained")
+    for number, part in enumerate(parts, 1):
+        axes = figure.add_subplot(-(-len(parts) // 4), min(4, len(parts)), number)
+        chosen = [row for row in rows if row["part"] == part]
+        values = [str(row["value"]) for row in chosen]
+        best = min(row["seconds"] / row["work"] for row in chosen)
+        speeds = [best / (row["seconds"] / row["work"]) for row in chosen]
+        axes.plot(values, speeds, "o-")
+        axes.set_ylim(0, 1.05)
+        axes.set_title(part, fontsize=10)
+        axes.tick_params(labelsize=8)
+    figure.supylabel("work per second, in parts of the most", fontsize=9)
     figure.savefig(path)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="without the largest of each")
-    parser.add_argument("--json")
-    parser.add_argument("--png")
+    parser = turns.parser(__doc__)
+    parser.add_argument("--parts", default=",".join(VALUES), help="of " + ",".join(VALUES))
+    parser.add_argument("--plot", help="a picture, .png or .svg")
     options = parser.parse_args()
-    rows = measure(options.rounds, options.quick)
+    parts = options.parts.split(",")
+    rows = []
+    with tempfile.TemporaryDirectory() as home:
+        for part in parts:
+            rows += measure(part, options.rounds, Path(home))
     show(rows)
-    if options.png:
-        draw(rows, options.png)
-    if options.json:
-        Path(options.json).write_text(json.dumps({"rounds": options.rounds, "rows": rows}, indent=1))
+    growth = {
+        f"{part}: the most growth": max(row["growth"] for row in rows if row["part"] == part)
+        for part in parts
+    }
+    speeds = {f"{row['part']} {row['value']}": [row["items_per_second"]] for row in rows}
+    made = turns.result(
+        __doc__,
+        "scale",
+        options.rounds,
+        "images or entries/s",
+        speeds,
+        growth,
+        bars={"at most": dict.fromkeys(growth, NOISE)},
+        details={"rows": rows},
+    )
+    if options.plot:
+        Path(options.plot).parent.mkdir(parents=True, exist_ok=True)
+        draw(rows, options.plot)
+    turns.finish(made, options.json, told=True)
 
 
 if __name__ == "__main__":

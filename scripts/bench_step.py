@@ -10,7 +10,11 @@ threads for each as segtrain takes.
     torch      the same architecture in PyTorch, eager, float32 (make bench-peers installs it)
     torch-nhwc as torch, in the channels_last memory format
 
-    python scripts/bench_step.py [--rounds 7] [--steps 2] [--torch .venv-peers/bin/python] [--json FILE]
+With --profile also what is left to gain: the time of segtrain's step by operator, and what its
+convolutions reach of this machine's peak in matrix products of float32, timed in the same rounds.
+
+    python scripts/bench_step.py [--rounds 7] [--steps 2] [--profile] [--json FILE]
+                                 [--torch .venv-peers/bin/python]
 """
 
 import argparse
@@ -25,6 +29,8 @@ from pathlib import Path
 
 WIDTHS, CLASSES, BATCH, SIDE = (32, 64, 128, 256, 512), 21, 4, 256
 PEERS = ("gluon", "gluoncv", "gluoncv-own-threads", "torch", "torch-nhwc")
+PROFILE = ("gemm", "profiled")
+GEMM_SIDE = 3072
 
 
 def batch():
@@ -38,19 +44,24 @@ def batch():
 # ---- the step of each
 
 
+def _config():
+    from segtrain.config import parse
+
+    model = {"name": "unet", "widths": WIDTHS, "classes": CLASSES}
+    return parse({"model": model, "train": {"lr": 0.01}})
+
+
 def segtrain():
     import mxnet as mx
     import numpy as np
 
-    from segtrain.config import parse
     from segtrain.data.loader import Batch
     from segtrain.training.learner import Learner
 
     class Truth:
         classes, ignore, ids = [str(i) for i in range(CLASSES)], 255, [""] * BATCH
 
-    config = parse({"model": {"name": "unet", "widths": WIDTHS}, "train": {"lr": 0.01}})
-    learner = Learner(config, Truth, np.ones(CLASSES), [mx.cpu()], 1000)
+    learner = Learner(_config(), Truth, np.ones(CLASSES), [mx.cpu()], 1000)
     images, masks = batch()
     made = Batch(images, masks, list(range(BATCH)))
 
@@ -65,9 +76,8 @@ def _network():
     import mxnet as mx
 
     from segtrain import models
-    from segtrain.config import parse
 
-    model = parse({"model": {"name": "unet", "widths": WIDTHS}}).model
+    model = _config().model
     net = models.network(model, CLASSES)
     models.initialize(net, model, [mx.cpu()], 0)
     return net
@@ -182,6 +192,58 @@ def torch_nhwc():
     return torch(channels_last=True)
 
 
+# ---- what is left to gain
+
+
+def gemm():
+    """A matrix product, by oneDNN like the convolutions."""
+    import mxnet as mx
+
+    x, w = (mx.nd.random.uniform(shape=(GEMM_SIDE, GEMM_SIDE)) for _ in "xw")
+
+    def step(number):
+        mx.nd.FullyConnected(x, w, no_bias=True, num_hidden=GEMM_SIDE).wait_to_read()
+
+    return step
+
+
+def profiled():
+    """segtrain's step, which gives the seconds of each operator."""
+    import mxnet as mx
+
+    take = segtrain()
+    mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=os.devnull)
+
+    def step(number):
+        mx.profiler.set_state("run")
+        take(number)
+        mx.profiler.set_state("stop")
+        table = json.loads(mx.profiler.dumps(reset=True, format="json"))
+        return {name: row["Total"] / 1000 for name, row in table["Time"]["operator"].items()}
+
+    return step
+
+
+def limit(answers):
+    """Of the answers of PROFILE: operators, and the convolutions' share of a step and of the peak."""
+    from segtrain.graph.graph import describe
+
+    steps, tables = zip(*[(seconds, table) for seconds, _, table in answers["profiled"]])
+    every = {name: statistics.median(t.get(name, 0) for t in tables) for name in tables[0]}
+    # Forward and backward, transposed ones too.
+    convolutions = sum(seconds for name, seconds in every.items() if name.endswith("onvolution"))
+    # Of a step: forward, and backward to the data and to the weights.
+    work = 3 * BATCH * describe(_config(), (SIDE, SIDE))["flops"]
+    peak = 2 * GEMM_SIDE**3 / statistics.median(seconds for seconds, *_ in answers["gemm"])
+    return {
+        "seconds_of_operators": dict(sorted(every.items(), key=lambda item: -item[1])[:16]),
+        "convolutions_of_step": convolutions / statistics.median(steps),
+        "gemm_flops_per_second": peak,
+        "convolutions_of_gemm": work / convolutions / peak,
+        "least_seconds_per_step": work / peak,
+    }
+
+
 # ---- turns
 
 
@@ -190,15 +252,17 @@ def work(name):
     step = globals()[name.replace("-", "_")]()
     for number, _ in enumerate(sys.stdin):
         begun = time.perf_counter()
-        step(number)
+        found = step(number)
         seconds = time.perf_counter() - begun
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps([seconds, peak]), flush=True)
+        print(json.dumps([seconds, peak, found]), flush=True)
 
 
 class Worker:
     def __init__(self, name, python, threads):
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        if name == "profiled":  # of operators in bulk the profiler sees none
+            environment["MXNET_EXEC_BULK_EXEC_TRAIN"] = "0"
         self.process = subprocess.Popen(
             [python, __file__, "--work", name],
             stdin=subprocess.PIPE,
@@ -222,6 +286,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2, help="in a row, in each round")
     parser.add_argument("--torch", default=".venv-peers/bin/python", help="a Python that has PyTorch")
+    parser.add_argument("--profile", action="store_true", help="also what is left to gain")
     parser.add_argument("--json")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -230,29 +295,31 @@ def main():
         return
     from segtrain.machines.threads import cores
 
-    names = ["segtrain", *(p for p in PEERS if "torch" not in p or Path(options.torch).exists())]
+    peers = [p for p in PEERS if "torch" not in p or Path(options.torch).exists()]
+    names = ["segtrain", *peers, *(PROFILE if options.profile else ())]
     pythons = {n: options.torch if "torch" in n else sys.executable for n in names}
     threads = {n: max(1, cores() // 2) if "own" in n else cores() for n in names}
     workers = {n: Worker(n, pythons[n], threads[n]) for n in names}
     for worker in workers.values():  # the first steps plan memory and choose kernels
         worker.step(), worker.step()
-    seconds, peaks = {n: [] for n in names}, {}
+    answers = {n: [] for n in names}
     for _ in range(options.rounds):
         for name, worker in workers.items():
-            answers = [worker.step() for _ in range(options.steps)]
-            seconds[name].append(statistics.mean(s for s, _ in answers))
-            peaks[name] = answers[-1][1]
+            answers[name].append([worker.step() for _ in range(options.steps)])
+    seconds = {n: [statistics.mean(s for s, *_ in turn) for turn in answers[n]] for n in names}
+    peaks = {n: answers[n][-1][-1][1] for n in names}
     result = {
         "seconds_per_step": {n: statistics.median(s) for n, s in seconds.items()},
         "speed_over": {
-            n: statistics.median(b / a for a, b in zip(seconds["segtrain"], seconds[n]))
-            for n in names[1:]
+            n: statistics.median(b / a for a, b in zip(seconds["segtrain"], seconds[n])) for n in peers
         },
-        "memory_of": {n: peaks["segtrain"] / peaks[n] for n in names[1:]},
+        "memory_of": {n: peaks["segtrain"] / peaks[n] for n in peers},
         "peak_bytes": peaks,
         "rounds": options.rounds,
         "threads": threads,
     }
+    if options.profile:
+        result["limit"] = limit({n: sum(answers[n], []) for n in PROFILE})
     print(json.dumps(result, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps({**result, "seconds": seconds}, indent=1))

@@ -19,6 +19,9 @@ def main():
     lines = []
     for path in map(Path, sys.argv[1:]):
         made = json.loads(path.read_text())
+        if "ratios" not in made:
+            lines.append(f"{path}: not in the form of turns.py, see there")
+            continue
         for name, value in made["ratios"].items():
             table.add_row(f"{made['name']}: {name}", f"{value:.3f}")
         lines += [f"{made['name']}: {line}" for line in judged(made)]

@@ -15,14 +15,18 @@ All results have one form:
 import argparse
 import importlib.metadata as metadata
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from segtrain.machines.threads import cores
 from segtrain.version import __version__
 
+ROOT = Path(__file__).parents[1]
 LIBRARIES = ("mxnet", "numpy", "opencv-contrib-python-headless", "gluoncv")
 
 
@@ -49,6 +53,46 @@ def take(functions, rounds, warm=1):
             if number >= warm:
                 found[name].append(seconds if work is None else work / seconds)
     return found
+
+
+class Peer:
+    """A function that runs in a process of its own, maybe of another environment: a call is a turn.
+
+    The script must call `work` where its first argument is --work.
+    """
+
+    def __init__(self, python, script, *arguments, environment={}):
+        command = [str(python), str(script), "--work", *map(str, arguments)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        # this folder's turns.py needs segtrain, which another environment may lack
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        more = {"OMP_NUM_THREADS": str(cores()), **environment}
+        more["PYTHONPATH"] = os.pathsep.join(filter(None, [more.get("PYTHONPATH"), path]))
+        self._process = subprocess.Popen(command, env={**os.environ, **more}, **pipes)
+        self.versions = self._answer()
+
+    def __call__(self):
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(self._process.args)} died")
+        return json.loads(line)
+
+
+def work(function, *libraries):
+    """In a Peer's process: a call of the function for each line on stdin."""
+    print(json.dumps({name: metadata.version(name) for name in libraries}), flush=True)
+    for _ in sys.stdin:
+        print(json.dumps(function()), flush=True)
 
 
 def medians(found):
@@ -86,10 +130,10 @@ def result(doc, name, rounds, unit, found, ratios, **more):
     }
 
 
-def finish(made, path=None):
-    """Print a result's medians and ratios, and write all of it where the options say."""
+def finish(made, path=None, told=False):
+    """Print a result's medians, unless they are `told` already, and ratios; write all of it."""
     print(f"{made['name']}: {made['what']}")
-    for name, value in made["medians"].items():
+    for name, value in made["medians"].items() if not told else ():
         print(f"  {name:<44}{value:>12.4g} {made['unit']}")
     for name, value in made["ratios"].items():
         print(f"  {name:<44}{value:>12.3f} times")

@@ -82,7 +82,7 @@ def _summary(found: Survey) -> Dict[str, Any]:
 def unopened(data: Data) -> Iterator[Finding]:
     """A split that isn't there, or can't be opened."""
     for split, text in data.unopened.items():
-        yield Finding("split", split, [], text, f"both train and {split} are needed to train")
+        yield Finding("split", split, [], text, "train and val are both needed to train")
 
 
 def unpaired(data: Data) -> Iterator[Finding]:

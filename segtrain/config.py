@@ -68,6 +68,9 @@ class Model(Named):
         "batch", description="normalisation; sync is batch norm over all devices"
     )
     up: Literal["deconv", "bilinear", "nearest"] = Field("deconv", description="upsampling")
+    weights: Optional[str] = Field(
+        None, description="all weights to begin with: a run, whose best are taken, or a .params file"
+    )
     encoder_params: Optional[str] = Field(
         None, description="weights of the encoder: a .params file, or 'pretrained' (GluonCV's hub)"
     )
@@ -76,9 +79,11 @@ class Model(Named):
     )
 
     @model_validator(mode="after")
-    def _images_only(self) -> Model:
+    def _fits(self) -> Model:
         if self.fold > 1 and self.dim == 1:
             raise ValueError("model.fold is for images (model.dim=2)")
+        if self.weights and self.encoder_params:
+            raise ValueError("model.weights has the encoder's too: leave model.encoder_params out")
         return self
 
 
@@ -91,7 +96,7 @@ class Data(Named):
     )
     augment: List[str] = Field(
         ["scale(0.5, 2)", "flip", "color(0.2)"],
-        description="in this order, as in augment.py; of signals as in augment1d.py",
+        description="what changes a sample, in this order: see the README's table",
         json_schema_extra={"items": {"type": ["string", "number"]}},  # scale(0.5, 2), as YAML splits it
     )
     workers: Union[Literal["auto"], NonNegativeInt] = Field("auto", description="loader processes")
@@ -145,6 +150,9 @@ class Train(Section):
     )
     accumulate: int = Field(
         1, ge=1, description="passes that each batch is split into, to need less memory at once"
+    )
+    recompute: bool = Field(
+        False, description="keep little of the forward pass and run it twice: slower, in less memory"
     )
     lr: float = Field(0.01, gt=0, description="learning rate after the warm-up")
     encoder_lr: float = Field(1, ge=0, description="lr of an encoder with weights, in parts of lr")
@@ -364,7 +372,9 @@ def _comment(config: Config, key: str) -> str:
 
 def inline(value: Any) -> str:
     """A value as YAML on one line."""
-    text = yaml.safe_dump(value, sort_keys=False, default_flow_style=True, width=float("inf"))
+    text = yaml.safe_dump(
+        value, sort_keys=False, default_flow_style=True, width=float("inf"), allow_unicode=True
+    )
     return text.replace("\n...\n", "").strip()
 
 

@@ -26,10 +26,23 @@ class Stopped(SegtrainError):
     exit_code = 130
 
 
+# What other tools call our settings, where the two names don't look alike.
+_ELSEWHERE = {
+    **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),
+    **dict.fromkeys(("image_size", "img_size", "imgsz"), "crop"),
+    **dict.fromkeys(("load_from", "pretrained", "checkpoint"), "weights"),
+    **dict.fromkeys(("backbone", "encoder_name"), "encoder"),
+    **dict.fromkeys(("scheduler", "lr_scheduler", "lr_policy"), "schedule"),
+    "transforms": "augment",
+    "gradient_clip": "clip",
+}
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to say of `name`, which is none of `known`: those that look like it, or all."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    close = [each for each in [_ELSEWHERE.get(name)] if each in known]
+    close = close or get_close_matches(name, known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(close) + "?"
     return "there are " + (", ".join(known) or "none")

@@ -7,7 +7,9 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
+
+import numpy as np
 
 from segtrain import config, recipe
 from segtrain.config import Config
@@ -17,13 +19,16 @@ from segtrain.data.dataset import open_split
 from segtrain.data.detect import Files, Found, detect
 from segtrain.data.files import decode, read_image
 from segtrain.data.legend import legend, legend_of
-from segtrain.data.look import fingerprint
+from segtrain.data.look import THUMBNAIL, Print, fingerprint
 from segtrain.data.survey import Survey, survey
 from segtrain.errors import UserError
 from segtrain.prediction.infer import InputError, Kind, write
 from segtrain.prediction.pictures import KindError
 from segtrain.prediction.records import Form, read_signal
 from segtrain.recipe import Choice
+
+SOME = 9  # images that tell what kind all are
+TOLD = 5  # files whose problems are told
 
 
 class Proposal(NamedTuple):
@@ -40,6 +45,30 @@ def propose(root: Path, out: Path) -> Proposal:
     UserError where no images with masks, no records, and no known format, are found in it.
     """
     found = detect(root)
+    proposal, surveys = _attempt(found, root, out)
+    problems = [problem for each in surveys.values() for problem in each.problems]
+    whole = sum(len(each.looks) for each in surveys.values())
+    if problems and len(problems) < whole and found.samples is not None and found.name != "signals":
+        proposal, _ = _attempt(_without(found, {problem.name for problem in problems}), root, out)
+        told = [problem.text for problem in problems]
+        more = [f"... and {len(told) - TOLD} more"] if len(told) > TOLD else []
+        lines = [f"  {line}" for line in [*told[:TOLD], *more]]
+        return proposal._replace(notes=[*proposal.notes, *lines])
+    return proposal
+
+
+def _without(found: Found, names: Set[str]) -> Found:
+    """The pairs but those images, which only lists can say."""
+    kept = {
+        split: [pair for pair in pairs if str(pair[0]) not in names]
+        for split, pairs in (found.samples or {}).items()
+    }
+    notes = [*found.notes, f"LEFT OUT: {len(names)} pairs that can't be read"]
+    return Found("list", {"root": found.options["root"]}, notes, kept)
+
+
+def _attempt(found: Found, root: Path, out: Path) -> Tuple[Proposal, Dict[str, Survey]]:
+    """The proposal for what was found, and what its samples turned out to be."""
     choices = [Choice("data.name", found.name, "; ".join(found.notes))]
     choices += [Choice(f"data.{key}", value) for key, value in found.options.items()]
     lists: Dict[Path, str] = {}
@@ -52,7 +81,15 @@ def propose(root: Path, out: Path) -> Proposal:
     surveys = _surveys(choices, lists, root)
     choose = recipe.choose_signals if found.name == "signals" else recipe.choose
     choices += choose(surveys, _config(choices))
-    return Proposal(_text(root, out, choices), lists, [choices[0].why, *_unread(surveys)])
+    notes = [*found.notes, *_unread(surveys), *_doubts(choices)]
+    return Proposal(_text(root, out, choices), lists, notes), surveys
+
+
+def _doubts(choices: Sequence[Choice]) -> List[str]:
+    """What a person knows better."""
+    given = {choice.key: choice for choice in choices}
+    ignore = given.get("data.ignore")
+    return [f"data.ignore: {ignore.why}"] if ignore and ignore.value is not None else []
 
 
 def _of_images(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[Path, str]]:
@@ -61,14 +98,13 @@ def _of_images(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[
     pairs = [pair for split in samples.values() for pair in split]
     meaning = legend([mask for _, mask in pairs], root)
     choices = [Choice(f"data.{k}", v, meaning.reasons.get(k, "")) for k, v in meaning.options.items()]
-    image = pairs[0][0]
-    kind = _kind(image)
+    image, kind = _kind([image for image, _ in pairs])
     if kind != Kind():
         choices.append(Choice("data.channels", kind.channels, f"as {image.name} has"))
         choices.append(Choice("data.depth", kind.depth, f"bits of a value in {image.name}"))
     if found.name != "list":
         return choices, {}
-    splits, why = divide.splits(samples, lambda pair: fingerprint(read_image(pair[0], kind)))
+    splits, why = divide.splits(samples, lambda pair: _print(pair[0], kind))
     paths = {split: out.with_name(f"{out.stem}-{split}.csv") for split in splits}
     named = {split: os.path.relpath(path, root) for split, path in paths.items()}
     choices.append(Choice("data.files", named, why))
@@ -114,15 +150,30 @@ def _homes(splits: divide.Splits, root: Path) -> Dict[str, str]:
     return dict(zip(splits, own)) if sound else {}
 
 
-def _kind(image: Path) -> Kind:
-    """What the images are, if all are like this one: RGB where they can be read as that."""
+def _kind(images: Sequence[Path]) -> Tuple[Path, Kind]:
+    """What most of some images are, and one of these: RGB where they can be read as that."""
+    kinds: Dict[Kind, List[Path]] = {}
+    problem = ""
+    for image in images[:: -(-len(images) // SOME)]:
+        try:
+            decode(image, Kind())
+            kinds.setdefault(Kind(), []).append(image)
+        except KindError as error:
+            kinds.setdefault(error.found, []).append(image)
+        except InputError as error:
+            problem = str(error)
+    if not kinds:
+        raise UserError(problem)
+    kind = max(kinds, key=lambda kind: len(kinds[kind]))
+    return kinds[kind][0], kind
+
+
+def _print(image: Path, kind: Kind) -> Print:
+    """What tells copies of an image; one that can't be read is a copy of none."""
     try:
-        decode(image, Kind())
-    except KindError as error:
-        return error.found
-    except InputError as error:
-        raise UserError(str(error)) from None
-    return Kind()
+        return fingerprint(read_image(image, kind))
+    except UserError:
+        return Print(os.fsencode(image), np.zeros(THUMBNAIL**2, np.float16))
 
 
 def _config(choices: Sequence[Choice]) -> Config:

@@ -15,6 +15,7 @@ from segtrain.models import IMAGENET_MEAN, IMAGENET_STD
 
 STEPS = {"cpu": 2500, "gpu": 8000}
 LARGEST = {"cpu": 384, "gpu": 512}
+LOOKS = 20  # at the score: with a fifth of the images for validation, some 2 % of the time
 STEPS_1D, LONGEST = 600, 1024  # of signals, whose networks are small
 
 
@@ -56,7 +57,7 @@ def choose(surveys: Dict[str, Survey], known: Config) -> List[Choice]:
         Choice("train.warmup", 1),
         Choice("train.loss", {"ce": 1, "dice": 1}, "dice looks after the rare classes"),
         _weights(train),
-        Choice("eval.every", max(1, epochs // 6)),
+        Choice("eval.every", max(1, epochs // LOOKS), f"about {LOOKS} evaluations in the run"),
     ]
 
 
@@ -90,7 +91,7 @@ def choose_signals(surveys: Dict[str, Survey], known: Config) -> List[Choice]:
         Choice("train.warmup", 1),
         Choice("train.loss", {"ce": 1, "dice": 1}, "dice looks after the rare classes"),
         _weights(train),
-        Choice("eval.every", max(1, epochs // 6)),
+        Choice("eval.every", max(1, epochs // LOOKS), f"about {LOOKS} evaluations in the run"),
     ]
 
 

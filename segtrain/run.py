@@ -25,8 +25,14 @@ Arrays = Dict[str, mx.nd.NDArray]
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file aside, flush it to the disk, rename it: it is whole, or as it was before."""
+    """Write a file aside, flush it to the disk, rename it: it is whole, or as it was before.
+
+    Into what is there and no file, like /dev/null or a pipe, it is written as it is.
+    """
     data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)  # to rename a file onto it would remove it
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(aside, "wb") as file:

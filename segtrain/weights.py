@@ -58,15 +58,36 @@ def load(parameters: Mapping[str, Parameter], file: Path) -> str:
     return told
 
 
-def _read(file: Path) -> Dict[str, mx.nd.NDArray]:
+def load_fitting(parameters: Mapping[str, Parameter], file: Path) -> str:
+    """Set those parameters that the file has, of the same shape; says which keep what they had.
+
+    UserError, and nothing set, where that is less than half of them.
+    """
+    arrays = _read(file, "model.weights")
+    fitting = [
+        name for name, p in parameters.items() if name in arrays and arrays[name].shape == p.shape
+    ]
+    others = [name for name in parameters if name not in fitting]
+    told = f"{len(fitting)} of {len(parameters)} parameters from {file}"
+    if 2 * len(fitting) < len(parameters):
+        raise UserError(
+            f"model.weights: only {told} would fit: it is of another network (missing, or of another "
+            f"shape: {_some(others)})"
+        )
+    for name in fitting:
+        parameters[name].set_data(arrays[name])
+    return told + (f"; new, for none there fits: {_some(others)}" if others else "")
+
+
+def _read(file: Path, key: str = "model.encoder_params") -> Dict[str, mx.nd.NDArray]:
     try:
         arrays = mx.nd.load_frombuffer(file.read_bytes())
     except OSError as error:
-        raise UserError(f"model.encoder_params: {file}: {error.strerror}") from None
+        raise UserError(f"{key}: {file}: {error.strerror}") from None
     except mx.MXNetError:
         arrays = None
     if not isinstance(arrays, dict):
-        raise UserError(f"model.encoder_params: {file} is no .params file with names, or damaged")
+        raise UserError(f"{key}: {file} is no .params file with names, or damaged")
     return {name.replace("arg:", "").replace("aux:", ""): array for name, array in arrays.items()}
 
 

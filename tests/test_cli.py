@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it: every mistake is one clear line and exit code 2."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import run
+
+from segtrain.cli.app import _worded
 
 
 def refused(text, *parts):
@@ -25,6 +28,8 @@ def refused(text, *parts):
     ("override", "parts"),
     [
         ("train.epocs=3", ["no key train.epocs", "epochs"]),
+        ("train.learning_rate=1", ["no key train.learning_rate; did you mean lr?"]),
+        ("model.backbone=resnet18_v1b", ["model.backbone", "did you mean encoder?"]),
         ("data.clases=[a]", ["data.clases", "classes"]),
         ("model.wdths=[8]", ["model.wdths", "widths"]),
         ("data.root=/no/where", ["/no/where", "data.root"]),
@@ -205,3 +210,19 @@ def test_demo_refuses_a_folder_that_is_taken(folder):
     code, text = run("demo", "--out", folder)
     assert code == 2
     refused(text, "exists")
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path, folder):
+    for path in sorted(folder.rglob("00.png")):
+        path.rename(path.with_name(os.fsdecode(b"caf\xe9.png")))
+    shutil.rmtree(folder / "val")  # so that list files are to be written
+    code, text = run("init", folder, "--out", tmp_path / "made.yaml")
+    assert code == 2
+    refused(text, "caf\\udce9.png", "rename the file")
+    assert not list(tmp_path.glob("made*"))
+
+
+def test_an_error_names_the_file_that_was_asked_for():
+    """And not the one aside in which it is written first."""
+    line, code = _worded(OSError(errno.EROFS, "Read-only file system", "out/.c.yaml.4854"))
+    assert code == 2 and line.startswith("out/c.yaml: can't be written (Read-only file system)")

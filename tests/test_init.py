@@ -168,7 +168,7 @@ def test_segnets_folders(tmp_path):
             write(tmp_path / f"data/{split}/{split}{i}.png", image)
             write(tmp_path / f"data/{split}annot/{split}{i}.png", mask)
     out, _ = init(tmp_path / "data", tmp_path)
-    assert load(out).data.name == "list" and "folders' names tell" in out.read_text()
+    assert load(out).data.name == "list" and "names of folders" in out.read_text()
     trains(out, tmp_path)
 
 
@@ -240,11 +240,77 @@ def test_deep_images_of_many_bands(tmp_path):
 def test_samples_that_cant_be_read_are_told(folder, tmp_path):
     (folder / "train/images/01.png").write_bytes(b"broken")
     out, text = init(folder, tmp_path)
-    assert "CAN'T BE READ: 1 samples" in text and "01.png: not an image" in text
+    assert "LEFT OUT: 1 pairs that can't be read" in text and "01.png: not an image" in text
+    assert load(out).data.name == "list"
+    trains(out, tmp_path)
+    for path in tmp_path.glob("*.csv"):
+        path.unlink()
     for path in folder.glob("*/masks/*.png"):
         path.write_bytes(b"broken")
     out.unlink()
     assert "not an image" in init(folder, tmp_path, code=2)[1]
+
+
+@pytest.mark.parametrize("line", ["images/{0}.jpg annotations/{0}.png", "{0}", "./x y/{0}.jpg"])
+def test_list_files_tell_the_splits(tmp_path, line):
+    """As PaddleSeg has them, with both paths, or with names alone; what no list names is told."""
+    for i in range(9):
+        image, mask = sample(i)
+        write(tmp_path / f"data/images/im {i}.jpg", image)
+        write(tmp_path / f"data/annotations/im {i}.png", mask)
+    for split, indices in (("train", (0, 2, 4, 6, 1)), ("val", (3, 5))):
+        lines = [line.format(f"im {i}") for i in indices]
+        (tmp_path / f"data/{split}_list.txt").write_text("\n".join([*lines, "im 99"]) + "\n")
+    out, text = init(tmp_path / "data", tmp_path)
+    found = {split: open_split(load(out).data, split).ids for split in ("train", "val")}
+    assert found["val"] == ["images/im 3.jpg", "images/im 5.jpg"] and len(found["train"]) == 5
+    assert "LEFT OUT: 2 pairs in no list" in text and "1 lines of val_list.txt" in text
+
+
+@pytest.mark.parametrize(
+    "images, masks", [("Bilder", "Masken"), ("img_dir/train", "ann_dir/train"), ("x/raw", "x/b")]
+)
+def test_folders_of_any_names_are_told_by_what_they_hold(tmp_path, images, masks):
+    for i in range(6):
+        image, mask = sample(i)
+        write(tmp_path / f"data/{images}/Präparat {i}.JPG", image)
+        write(tmp_path / f"data/{masks}/Präparat {i}.png", mask)
+    (tmp_path / f"data/{masks}/Präparat 0.png").write_bytes(b"broken")
+    out, text = init(tmp_path / "data", tmp_path)
+    assert "6 pairs" in text and "LEFT OUT: 1 pairs" in text and "Präparat 0.png: not an" in text
+    assert len(open_split(load(out).data, "train").ids) in (3, 4)
+
+
+def test_one_image_of_another_kind_or_size_among_many(tmp_path):
+    """What most are counts, and the others are left out by name, the first file too."""
+    for i in range(12):
+        image, mask = sample(i)
+        write(tmp_path / f"data/images/{i:02d}.png", image)
+        write(tmp_path / f"data/masks/{i:02d}.png", mask[:, :40] if i == 5 else mask)
+    tifffile.imwrite(tmp_path / "data/images/00.tif", sample(0)[0].astype(np.uint16) * 257)
+    (tmp_path / "data/images/00.png").unlink()
+    out, text = init(tmp_path / "data", tmp_path)
+    assert "channels" not in load(out).data.options and "LEFT OUT: 2 pairs" in text
+    assert "00.tif is 16-bit" in text and "05.png is 40x64" in text
+
+
+@pytest.mark.parametrize(
+    "values, ignore, ids",
+    [
+        ((0, 128, 255), None, {128: 1, 255: 2}),
+        ((0, 1, 255), 255, None),
+        ((0, 1, 2, 4), None, None),
+    ],
+)
+def test_255_is_a_class_where_masks_are_shades_of_grey(tmp_path, values, ignore, ids):
+    for i in range(6):
+        image, mask = sample(i)
+        write(tmp_path / f"data/images/{i}.png", image)
+        write(tmp_path / f"data/masks/{i}.png", np.array(values, np.uint8)[mask % len(values)])
+    out, text = init(tmp_path / "data", tmp_path)
+    options = load(out).data.options
+    assert options["ignore"] == ignore and ("255 is taken for no class" in text) == bool(ignore)
+    assert options.get("label_map") == ids
 
 
 # ---- signals

@@ -1,5 +1,6 @@
 """The run folder under bad luck: full disks, damaged files, kills in the middle of a save."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import mxnet as mx
 import pytest
 
 from segtrain.errors import UserError
+from segtrain.prediction import pictures
 from segtrain.run import Run, pack, write
 
 
@@ -127,3 +129,14 @@ assert run.load("last", ("model",))[1]["step"] == 1
     command = [*namespace, "sh", "-c", f'{mount} && exec "{sys.executable}" -', "sh"]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("write_file", [write, pictures.write])
+def test_what_is_no_file_stays_what_it_is(tmp_path, write_file):
+    """A device or a pipe is written to; a renamed file would take its place (and /dev/null's)."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_file(pipe, b"content")
+    assert os.read(reader, 100) == b"content" and pipe.is_fifo() and len(os.listdir(tmp_path)) == 1
+    os.close(reader)

@@ -99,6 +99,9 @@ def _worded(error: BaseException) -> Tuple[str, int]:
         return _of_installation(error), 2
     if isinstance(error, OSError):
         return _of_system(error)
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        line = next((line for line in error.object.splitlines() if not line.isprintable()), "")
+        return f"{ascii(line)[:200]}: a name that isn't UTF-8; rename the file", 2
     text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
     return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
 
@@ -114,11 +117,12 @@ def _of_installation(error: BaseException) -> str:
 
 
 def _of_system(error: OSError) -> Tuple[str, int]:
-    where = error.filename2 or error.filename or "the output folder"
+    where = str(error.filename2 or error.filename or "the output folder")
+    where = re.sub(r"(^|/)\.([^/]+)\.\d+$", r"\1\2", where)  # what was being written aside
     if error.errno in _FULL:
         return f"{where}: the disk is full; make room, then go on (train: with --resume)", 2
     if error.errno in _FORBIDDEN:
-        return f"{where}: can't be written ({error.strerror}); give another --out", 2
+        return f"{where}: can't be written ({error.strerror}); give another place", 2
     return f"{where}: {error.strerror or error}", 2
 
 

@@ -30,7 +30,9 @@ def init(
     taken = next((path for path in proposal.files if path.exists()), None)
     if taken:
         raise UserError(f"{taken} exists: give another --out")
-    for path, text in {**proposal.files, out: proposal.text}.items():
-        infer.write(path, text.encode())
+    texts = {**proposal.files, out: proposal.text}
+    contents = {path: text.encode() for path, text in texts.items()}  # before any is written
+    for path, content in contents.items():
+        infer.write(path, content)
     say(*proposal.notes, f"written: {', '.join(map(str, [*proposal.files, out]))}")
     say(f"next: segtrain check {out}    segtrain train {out}")

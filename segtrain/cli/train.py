@@ -42,16 +42,19 @@ def train(
         segtrain train configs/camvid-unet.yaml --dry-run
 
         segtrain train configs/camvid-unet.yaml --resume --max-time 2h
+
+        segtrain train mydata.yaml model.name=mynet --plugins mynet.py
     """
     from segtrain import config as configs
-    from segtrain.data import server
+    from segtrain.data import ahead
 
     seconds = _seconds(max_time)
     effective = configs.load(config, overrides or [])
     if effective.data.workers:
-        server.start()  # beside the import of MXNet, which takes seconds
-    from segtrain.training.train import run_path
-    from segtrain.training.train import train as run_training
+        ahead.serve()
+    with ahead.looking(effective.data):  # the import of MXNet takes seconds
+        from segtrain.training.train import run_path
+        from segtrain.training.train import train as run_training
 
     folder = out or run_path(config, resume)
     if dry_run:
@@ -64,8 +67,9 @@ def train(
         return
     write_json(json, {"run": str(run.path), "best": run.best(), "history": run.history()})
     if not quiet:
+        page = run.path / "report.html"
         say(
-            f"done: {run.path}; open {run.path / 'report.html'}",
+            f"done: {run.path}" + (f"; open {page}" if page.exists() else ""),
             f"next: segtrain eval {run.path}    segtrain export {run.path} --out bundle",
         )
 

@@ -64,7 +64,10 @@ def open_split(data: Data, split: str, classes: list[str] | None = None, strict:
         more = len(dataset.problems) - 1
         raise UserError(dataset.problems[0] + (f" (and {more} more like it)" if more else ""))
     if not dataset.ids and not dataset.problems:
-        raise UserError(f"the split {split!r} is empty: there is nothing to read")
+        raise UserError(
+            f"the split {split!r} is empty: there is nothing to read; put samples into it (of a "
+            "dataset without splits `segtrain init` makes some)"
+        )
     _check_statistics(data, dataset)
     if classes is not None and dataset.classes != classes:
         raise UserError(

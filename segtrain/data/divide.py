@@ -21,7 +21,7 @@ def splits(found: Splits, look: Callable[[Files], Print]) -> Tuple[Splits, str]:
     """
     if "train" in found and "val" in found:
         return {split: found[split] for split in ("train", "val", "test") if split in found}, (
-            "the splits that the folders' names tell"
+            "the splits that names of folders, or list files, tell"
         )
     if "train" in found and "test" in found:
         why = "there is no validation split: the test split serves as one"
@@ -33,7 +33,8 @@ def _divided(samples: List[Files], look: Callable[[Files], Print]) -> Tuple[Spli
     """A fifth for validation, by a hash of the names; copies of one sample stay together."""
     groups = _groups(samples, look)
     if len(groups) < 2:
-        raise UserError(f"{samples[0][0]} and what is beside it are one sample, and two are needed")
+        copies = f"{len(samples)} copies of one sample" if len(samples) > 1 else "one sample alone"
+        raise UserError(f"{samples[0][0]}: {copies}, and two are needed: to train on, and to validate")
     ordered = sorted(groups, key=lambda group: sha256(group[0][0].name.encode()).hexdigest())
     val: List[Files] = []
     while len(ordered) > 1 and len(val) < VAL_SHARE * len(samples):

@@ -14,6 +14,7 @@ from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
 
 MOST = 64  # classes that are told from masks alone
+SOME = 20  # masks that tell whether all are of colours
 NAME_FILES = ("class_names.txt", "classes.txt", "labels.txt", "label_colors.txt", "names.txt")
 
 _PLACES = np.array([65536, 256, 1])
@@ -32,7 +33,7 @@ def legend(masks: Sequence[Path], root: Path) -> Legend:
 
     UserError where they hold more different values than classes can be.
     """
-    colours = _are_colours(masks[0])
+    colours = any(map(_are_colours, masks[:: -(-len(masks) // SOME)]))
     pixels = _count(masks, colours)
     named = _names(root)
     if not colours and _is_blurred_binary(pixels):
@@ -62,8 +63,14 @@ def _are_colours(mask: Path) -> bool:
 
 
 def _count(masks: Sequence[Path], colours: bool) -> Counter[Value]:
+    problems: List[UserError] = []
+
     def count(path: Path) -> Counter[Value]:
-        raw = read_mask(path, colours)
+        try:
+            raw = read_mask(path, colours)
+        except UserError as error:
+            problems.append(error)
+            return Counter()
         packed = raw.astype(np.int64) @ _PLACES if colours else raw
         values, counts = np.unique(packed, return_counts=True)
         rows = (values[:, None] // _PLACES % 256 if colours else values[:, None]).tolist()
@@ -72,15 +79,21 @@ def _count(masks: Sequence[Path], colours: bool) -> Counter[Value]:
     total: Counter[Value] = Counter()
     for found in in_threads(lambda index: count(masks[index]), range(len(masks))):
         total.update(found)
+    if not total:
+        raise problems[0]
     return total
 
 
 def _ids(pixels: Counter[Value], named: Dict[Optional[Value], List[str]]) -> Legend:
     values = sorted(value for (value,) in pixels)
-    ignore = 255 if 255 in values and len(values) > 2 else None
+    ignore = 255 if 255 in values and len(values) > 2 and not _are_levels(values) else None
     ids = [value for value in values if value != ignore]
-    reasons = {"ignore": "255 is in the masks" if ignore else "or the id of a class that is void"}
-    plain = ids == list(range(len(ids))) or (max(ids) < MOST and len(named.get(None, [])) > max(ids))
+    reasons = {"ignore": "or the id of a class that is void"}
+    if ignore:
+        share = 100 * pixels[(255,)] / sum(pixels.values())
+        reasons["ignore"] = f"255 is taken for no class ({share:.2g} % of the pixels): null if it is one"
+    dense = len(ids) > 0.7 * (max(ids) + 1)  # a rare class may be in none of the masks
+    plain = dense or (max(ids) < MOST and len(named.get(None, [])) > max(ids))
     count = max(ids) + 1 if plain else len(ids)
     names, reasons["classes"] = _called(count, named.get(None, []))
     options: Dict[str, Any] = {"classes": names, "ignore": ignore}
@@ -88,6 +101,12 @@ def _ids(pixels: Counter[Value], named: Dict[Optional[Value], List[str]]) -> Leg
         options["label_map"] = {value: i for i, value in enumerate(ids) if value != i}
         reasons["label_map"] = f"the masks hold {', '.join(map(str, ids[:8]))}"
     return Legend(options, reasons)
+
+
+def _are_levels(values: Sequence[int]) -> bool:
+    """Whether the values lie at even steps from 0 to 255, as classes drawn in shades of grey do."""
+    even = np.linspace(0, 255, len(values))
+    return len(values) < 32 and bool((np.abs(np.array(values) - even) <= 1).all())
 
 
 def _colours(pixels: Counter[Value], named: Dict[Optional[Value], List[str]]) -> Legend:

@@ -57,7 +57,9 @@ def _pairs(root: Path, source: Path, rows: Iterator[Tuple[int, str, str]]) -> Di
             if folder not in held:
                 held[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
             if name not in held[folder]:
-                raise UserError(f"{source}, line {number}: no file {path}")
+                raise UserError(
+                    f"{source}, line {number}: no file {path}: bring it back, or take the line out"
+                )
         if image in pairs:
             raise UserError(f"{source}, line {number}: {image} is there a second time")
         pairs[image] = paths

@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from segtrain.config import Data
-from segtrain.data import augment, augment1d, server
+from segtrain.data import ahead, augment, augment1d
 from segtrain.data.albumentations_pipeline import Pipeline
 from segtrain.data.augment import Step
 from segtrain.data.crop import Window
@@ -129,7 +129,7 @@ class Loader:
         self._pool: ProcessPoolExecutor | None = None
         self.share: Callable[[np.ndarray], np.ndarray] = lambda part: part
         """The samples of a batch that are this process's, among several ranks."""
-        self._ahead = ahead
+        self._ahead, self._workers = ahead, workers
         if workers:
             self._pool = _start(workers, recipe, self._slots)
 
@@ -180,7 +180,10 @@ class Loader:
                 _fill(self._recipe, self._slots, slot, row, epoch, index)
             return []
         try:
-            return [self._pool.submit(_work, slot, row, epoch, i) for row, i in enumerate(indices)]
+            # a share of the batch at a time: a message per sample takes as long as a crop
+            size = -(-len(indices) // self._workers) or 1
+            shares = [(first, indices[first : first + size]) for first in range(0, len(indices), size)]
+            return [self._pool.submit(_work, slot, first, epoch, share) for first, share in shares]
         except BrokenProcessPool:
             raise _dead() from None
 
@@ -224,7 +227,7 @@ _shared: tuple[Recipe, Slots]
 
 def _start(workers: int, recipe: Recipe, slots: Slots) -> ProcessPoolExecutor:
     """A pool whose processes come from a clean server process, not from a fork of this one."""
-    pool = ProcessPoolExecutor(workers, server.start(), initializer=_begin, initargs=(recipe, slots))
+    pool = ProcessPoolExecutor(workers, ahead.serve(), initializer=_begin, initargs=(recipe, slots))
     for _ in range(workers):
         pool.submit(os.getpid)  # else the processes would start with the first batch
     return pool
@@ -246,8 +249,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(slot: int, row: int, epoch: int, index: int) -> None:
-    _fill(*_shared, slot, row, epoch, index)
+def _work(slot: int, first: int, epoch: int, indices: list[int]) -> None:
+    for row, index in enumerate(indices, first):
+        _fill(*_shared, slot, row, epoch, index)
 
 
 def _fill(recipe: Recipe, slots: Slots, slot: int, row: int, epoch: int, index: int) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Sequence
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock, Parameter, nn
+from mxnet.gluon import Constant, HybridBlock, Parameter, nn
 
 from segtrain import plugins, weights
 from segtrain.config import Model
@@ -168,6 +168,22 @@ def freeze_batch_norm(net: Network, which: str) -> None:
     net.apply(freeze)
     if not frozen:
         raise UserError(f"train.freeze_batch_norm={which}: this network has no such batch norm")
+
+
+def load_weights(net: Network, model: Model) -> str:
+    """Begin with the weights that `model.weights` names; says what was loaded.
+
+    Those of another shape, like the head's for other classes, are left out, and the mean and std of
+    raw values: they are the config's. UserError where less than half of them fit.
+    """
+    source = Path(str(model.weights))
+    best = [source / "checkpoints" / name / "model.params" for name in ("best", "best.previous")]
+    file = next((path for path in best if path.is_file()), source) if source.is_dir() else source
+    if file.is_dir():
+        raise UserError(f"model.weights={source}: a folder without checkpoints/best, so no run's")
+    parameters = net._collect_params_with_prefix()
+    trained = {name: p for name, p in parameters.items() if not isinstance(p, Constant)}
+    return f"weights: {weights.load_fitting(trained, file)}"
 
 
 def load_encoder(net: Network, model: Model) -> str:

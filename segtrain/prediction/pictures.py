@@ -353,7 +353,13 @@ def aside(path: Path, ending: str = "") -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file aside, flush it to the disk and rename it, so that it is never there in part."""
+    """Write a file aside, flush it to the disk and rename it, so that it is never there in part.
+
+    Into what is there and no file, like /dev/null or a pipe, it is written as it is.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)  # to rename a file onto it would remove it
+        return
     with aside(path) as other, other.open("wb") as file:
         file.write(content)
         file.flush()

@@ -45,12 +45,19 @@ def load(
 
 def describe(bundle: Path) -> dict:
     """A bundle's ``model.json``; BundleError where it is of another schema than this one's."""
-    about = json.loads((bundle / "model.json").read_text(encoding="utf-8"))
+    about = _document(bundle / "model.json")
     if about["schema"] != SCHEMA:
         raise BundleError(
             f"{bundle} has the schema {about['schema']}, and {SCHEMA} is wanted: export the run again"
         )
     return about
+
+
+def _document(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise BundleError(f"{path} is damaged: it is nested too deeply") from None
 
 
 def chosen(bundle: Path, about: dict, name: str | None, runtime: str | None) -> tuple[str, str]:
@@ -106,7 +113,7 @@ def operators(graph: dict) -> set[str]:
 def _mxnet(symbol: Path, parameters: Path, context: Any) -> Callable:
     import mxnet as mx
 
-    for operator in sorted(operators(json.loads(symbol.read_text(encoding="utf-8")))):
+    for operator in sorted(operators(_document(symbol))):
         if any(part in operator for part in _FOREIGN):
             raise BundleError(f"{symbol}: the operator {operator!r} runs foreign code: don't use it")
     with warnings.catch_warnings():  # of types that MXNet infers at the first call anyway

@@ -17,7 +17,11 @@ class Average:
 
     def __init__(self, parameters: Dict[str, Any], context: mx.Context, decay: float):
         self._parameters, self._context, self._decay = parameters, context, decay
-        self._kept = {n: p.data(context).astype("float32") for n, p in parameters.items()}
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew with the weights as they are."""
+        self._kept = {n: p.data(self._context).astype("float32") for n, p in self._parameters.items()}
 
     def update(self, number: int) -> None:
         """Take in the weights after the `number`-th step; doesn't wait for the device."""

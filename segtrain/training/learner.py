@@ -19,6 +19,7 @@ from segtrain.layers.sync import Turns
 from segtrain.machines.ranks import ALONE, Ranks
 from segtrain.training.averaging import Average
 from segtrain.training.optimizers import trainer
+from segtrain.training.recompute import Recomputed
 from segtrain.training.scaling import LossScaler, all_finite
 
 
@@ -98,9 +99,13 @@ class Learner:
         self._synchronised = config.model.norm == "sync" and len(contexts) > 1
         if not self._synchronised:
             self.net.hybridize(static_alloc=True, static_shape=True)
+        shape = (1, config.model.in_channels, *config.data.crop)
+        self._recomputed = Recomputed(self.net.heads, shape) if train.recompute else None
+        self._heads = self._recomputed or self.net.heads
         self._loss = losses.Loss(train.loss, weights, dataset.ignore, config.model.dim)
         self._loss.initialize(ctx=contexts)
-        self._loss.hybridize(static_alloc=True, static_shape=True)
+        held = not train.recompute  # whether the loss keeps its memory from step to step
+        self._loss.hybridize(static_alloc=held, static_shape=held)
         self._parameters = self.net._collect_params_with_prefix()
         self._encoder = _encoder(self.net, config)
         # The trainer must not know of running statistics: its first step overwrites those of the
@@ -116,7 +121,10 @@ class Learner:
 
     def load_encoder(self) -> str:
         """Give the encoder the weights that the config asks for; says what was loaded."""
-        return models.load_encoder(self.net, self.config.model)
+        loaded = models.load_encoder(self.net, self.config.model)
+        if self._average:
+            self._average.begin()
+        return loaded
 
     def begin(self, epoch: int) -> None:
         """Set each parameter's share of the learning rate: zero in the epochs that freeze it."""
@@ -162,6 +170,8 @@ class Learner:
         joint = self._synchronised and len(passes) > 1
         terms = Turns(len(passes)).run(passes) if joint else [go() for go in passes]
         autograd.backward([self._scaled(term) for term in terms])
+        if self._recomputed:
+            self._recomputed.backward()
         self._clear(self.contexts[len(contexts) :])
         return [term.detach() for term in terms]
 
@@ -170,7 +180,7 @@ class Learner:
     ) -> mx.nd.NDArray:
         """The main head's terms, and with auxiliary heads one more for all of theirs."""
         with autograd.record():
-            main, *others = [self._loss(scores, *truth) * factors for scores in self.net.heads(images)]
+            main, *others = [self._loss(scores, *truth) * factors for scores in self._heads(images)]
             if not others:
                 return main
             aux = mx.nd.add_n(*others).sum() * self.config.train.aux_weight
@@ -359,6 +369,11 @@ def _check_devices(config: Config, contexts: list) -> None:
     on_cpu = contexts[0].device_type == "cpu"
     if config.train.kvstore == "nccl" and on_cpu:
         raise UserError("train.kvstore=nccl sums over GPUs; on the CPU write train.kvstore=device")
+    if config.train.recompute and config.model.norm == "sync" and len(contexts) > 1:
+        raise UserError(
+            "train.recompute=true can't run a network again whose devices wait for one another: with "
+            f"{len(contexts)} devices use model.norm=batch or group"
+        )
     if config.train.precision == "float16" and on_cpu:
         raise UserError(
             "train.precision=float16 is for GPUs: MXNet 1.9.1 has no float16 convolution for the "

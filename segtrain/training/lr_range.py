@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from tqdm import tqdm
 
+from segtrain import models
 from segtrain.config import Config
 from segtrain.data.loader import Batch, Loader
 from segtrain.errors import SegtrainError, UserError
@@ -40,6 +41,8 @@ def range_test(
     data = config.data.model_copy(update={"cache": "none"})
     with prepare(config.model_copy(update={"data": data}), find_devices(device)) as made:
         learner = made.learner
+        if config.model.weights:
+            models.load_weights(learner.net, config.model)
         if config.model.encoder_params:
             learner.load_encoder()
         learner.begin(config.train.freeze_encoder_epochs)

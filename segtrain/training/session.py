@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
+from segtrain import models
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch, Loader
@@ -87,6 +88,8 @@ class Session:
         if self.run.has("last"):
             self._restore()
         else:
+            if self.config.model.weights:
+                self.run.log(models.load_weights(self.learner.net, self.config.model))
             if self.config.model.encoder_params:
                 self.run.log(self.learner.load_encoder())
             if self.config.train.on_nan == "rollback":
@@ -101,7 +104,7 @@ class Session:
     def _epochs(self) -> None:
         while not self._done():
             try:
-                self._steps()
+                self.steps()
                 self._close_epoch()
             except NotANumber as error:
                 self._recover(error)
@@ -121,8 +124,8 @@ class Session:
 
     # ---- an epoch's steps
 
-    def _steps(self) -> None:
-        """The epoch's steps from where the state stands."""
+    def steps(self) -> None:
+        """The epoch's steps from where the state stands; all that a step costs is in here."""
         state, before, first_batch = self.state, self.state["seconds"], self.state["batch"]
         first = state["epoch"] * len(self.loader)
         title = f"epoch {state['epoch'] + 1}/{self.config.train.epochs}"
@@ -293,7 +296,7 @@ class Session:
     def _restore(self) -> None:
         arrays, state = self.run.load("last", ("model", "optimizer"))
         self.learner.restore(arrays["model"], arrays["optimizer"], state["optimizer"])
-        self.state = {key: state[key] for key in self.state}
+        self.state = {key: state.get(key, begun) for key, begun in self.state.items()}
 
     # ---- a loss that is no number
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
-from typing import List
+from typing import Any, Iterator, List
 
-from segtrain.data.loader import Batch
+from segtrain.data.loader import Batch, Loader
 from segtrain.evaluation.evaluate import policy_of
 from segtrain.prediction.infer import Predictor
 from segtrain.run import Run
+from segtrain.training.board import Board
+from segtrain.training.session import Session, Watchers
+from segtrain.training.stopping import StopRequest
 from segtrain.training.train import Prepared
 
 
@@ -52,22 +56,39 @@ def step(made: Prepared, batches: List[Batch], count: int) -> float:
     return (time.perf_counter() - begun) / count
 
 
+class _Start:
+    """The first `count` batches of a loader's epochs."""
+
+    def __init__(self, loader: Loader, count: int):
+        self._loader, self._count = loader, min(count, len(loader))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        return islice(self._loader.epoch(epoch, start), self._count)
+
+
 def loop(made: Prepared, epoch: int, count: int) -> float:
-    """Seconds per step as training takes them: batches from the loader, losses read as configured."""
-    every = made.config.train.log_every
-    begun, done = time.perf_counter(), 0
-    for batch in made.loader.epoch(epoch):
-        if not done:
-            begun = time.perf_counter()  # the loader's own start isn't a step
-        made.learner.step(batch, done)
-        done += 1
-        if done % every == 0:
-            made.learner.losses()
-        if done == count:
-            break
-    made.learner.losses()
-    made.learner.wait()
-    return (time.perf_counter() - begun) / done
+    """Seconds per step of an epoch's first `count`, as training takes them.
+
+    With all that belongs to them: waiting for the first batch, the bar, TensorBoard.
+    """
+    loader: Any = _Start(made.loader, count)
+    with tempfile.TemporaryDirectory() as home:
+        run = Run.create(Path(home) / "run")
+        run.quiet = True
+        session = Session(run, made.config, made.learner, loader, made.val, StopRequest(), Watchers())
+        session.state["epoch"], session.board = epoch, Board(run.path)
+        begun = time.perf_counter()
+        session.steps()
+        made.learner.wait()
+        seconds = time.perf_counter() - begun
+        session.board.close()
+    return seconds / len(loader)
 
 
 def image(made: Prepared, index: int) -> float:

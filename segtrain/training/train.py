@@ -229,7 +229,8 @@ def _reopen(out: Path, config: Config) -> Run:
         key = changed[0]
         raise UserError(
             f"{out} was trained with {key}={kept.get(key)}, and this config has {now.get(key)}: "
-            f"resume with {out / 'config.yaml'}, or start a new run without --resume"
+            f"resume with {out / 'config.yaml'}, or start a new run without --resume (from its weights: "
+            f"model.weights={out})"
         )
     return run
 

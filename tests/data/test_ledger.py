@@ -12,7 +12,7 @@ import pytest
 from conftest import CLASSES, run, write_pair
 
 from segtrain.config import Data, load
-from segtrain.data import ledger, shapes
+from segtrain.data import ahead, ledger, shapes
 from segtrain.data.cache import home
 from segtrain.data.dataset import open_split
 from segtrain.data.scan import scan
@@ -53,6 +53,23 @@ def scanned(data, monkeypatch, look=scan):
 
 def same(a, b):
     assert (a.pixels == b.pixels).all() and a.sizes == b.sizes
+
+
+def test_a_look_ahead_leaves_nothing_to_read(data, monkeypatch):
+    with ahead.looking(data):
+        pass
+    result, read = scanned(data, monkeypatch)
+    assert not read and result.pixels.sum() == 6 * 48 * 64
+
+
+def test_a_look_ahead_leaves_errors_to_the_scan(data, monkeypatch, capfd):
+    damaged = data.options["root"] / "train/images/03.png"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with ahead.looking(data):
+        pass
+    assert "03.png" not in "".join(capfd.readouterr())
+    with pytest.raises(UserError, match="03.png"):
+        scanned(data, monkeypatch)
 
 
 def test_the_second_scan_reads_nothing_and_counts_the_same(data, monkeypatch):

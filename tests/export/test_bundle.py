@@ -271,6 +271,15 @@ def test_a_changed_network_is_not_loaded(bundle, tmp_path, name):
     assert code == 2 and f"{name} is damaged or was changed" in text
 
 
+@pytest.mark.parametrize("name", ["model.json", "model-symbol.json"])
+def test_nesting_without_an_end_is_refused_at_loading_too(bundle, tmp_path, name):
+    (bundle / name).write_text("[" * 99999)
+    if name != "model.json":
+        seal(bundle, name)
+    code, text = run("predict", bundle, tmp_path, "--out", tmp_path / "out")
+    assert code == 2 and f"{name} is damaged" in text and "internal" not in text, text
+
+
 def test_a_bundle_of_another_schema_is_named(bundle, tmp_path):
     edit(bundle / "model.json", lambda about: about.update(schema=1))
     code, text = run("predict", bundle, tmp_path, "--out", tmp_path / "out")

@@ -115,8 +115,8 @@ def test_a_network_that_disagrees_is_not_exported(home, monkeypatch):
         script = bundle / "infer.py"
         text = script.read_text()
         for right, wrong in (("plane > best", "plane < best"), ("maximum(best", "minimum(best")):
-            assert text.count(right) == 1
             text = text.replace(right, wrong)
+            assert text.count(wrong) == 1
         script.write_text(text)
         run_script(bundle, *arguments)
 

@@ -193,3 +193,15 @@ def test_a_run_needs_the_file_only_at_its_start(classifier, config_file, tmp_pat
     weights.unlink()
     assert run("train", out / "config.yaml", "--out", out, "--resume")[0] == 0
     assert run("eval", out)[0] == 0
+
+
+def test_averaged_weights_begin_with_those_of_the_encoder(classifier):
+    model = {"name": "unet", "encoder": "resnet18_v1b", "widths": [8, 8]}
+    model["encoder_params"] = str(classifier[1] / "saved.params")
+    config = parse({"model": model, "data": {"crop": [32, 32]}, "train": {"ema": 0.999}})
+    learner = Learner(config, Truth, np.ones(3), [mx.cpu()], 10)
+    learner.load_encoder()
+    before = {n: p.data().asnumpy() for n, p in learner.net.collect_params().items()}
+    with learner.judged():
+        for name, parameter in learner.net.collect_params().items():
+            assert np.array_equal(parameter.data().asnumpy(), before[name]), name

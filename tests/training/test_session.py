@@ -16,6 +16,7 @@ import yaml
 from conftest import run, start
 
 import segtrain
+from segtrain import models
 from segtrain.config import parse
 from segtrain.errors import SegtrainError, Stopped, UserError
 from segtrain.run import Run
@@ -196,6 +197,34 @@ def test_a_file_stop_and_a_time_that_is_up_save_and_stop(tmp_path):
 def test_max_time_is_a_duration(config_file):
     code, text = run("train", config_file, "--max-time", "2 hours")
     assert code == 2 and "like 2h" in text
+
+
+def test_a_run_begins_with_the_weights_of_another(tmp_path):
+    """At a rate of nearly nothing they stay what they were; the head of other classes is new."""
+    first = segtrain.train(config(), tmp_path / "first", report=False)
+    mean = {"data": {"mean": [1, 2, 3], "std": [50, 60, 70]}}
+    still = {"lr": 1e-12, "epochs": 1, "weight_decay": 0}
+    asked = config(model={"weights": str(first.path), "norm": "batch"}, train=still, **mean)
+    again = segtrain.train(asked, tmp_path / "again", report=False)
+    before, after = weights(first.path, "best"), weights(again.path)
+    learnt = [name for name in before if not name.startswith("heads.0.") and "running" not in name]
+    assert len(learnt) > 10
+    for name in learnt:
+        assert mx.nd.abs(before[name] - after[name]).max().asscalar() < 1e-5, name
+    assert any((before[name] != after[name]).max().asscalar() for name in set(before) - set(learnt))
+    assert "parameters from" in (again.path / "log.txt").read_text()
+
+    net = models.network(asked.model, 7)
+    models.initialize(net, asked.model, [mx.cpu()], 0)
+    assert "new, for none there fits: heads" in models.load_weights(net, asked.model)
+    other = asked.model.model_copy(update={"weights": str(tmp_path)})
+    with pytest.raises(UserError, match="no run's"):
+        models.load_weights(net, other)
+    wide = config(model={"widths": [10, 20], "weights": str(first.path)}).model
+    net = models.network(wide, 4)
+    models.initialize(net, wide, [mx.cpu()], 0)
+    with pytest.raises(UserError, match="it is of another network"):
+        models.load_weights(net, wide)
 
 
 def test_rollback_halves_the_rate_until_it_holds(tmp_path):
