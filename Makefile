@@ -54,4 +54,5 @@ bench: install
 	$(BIN)/python scripts/bench_losses.py --json bench/losses.json
 	$(BIN)/python scripts/bench_startup.py $(CAMVID) --json bench/startup.json
 	$(BIN)/python scripts/bench_scale.py --json bench/scale.json --plot bench/scale.svg
+	$(BIN)/python scripts/bench_ranks.py --json bench/ranks.json
 	$(BIN)/python scripts/ratios.py bench/*.json

@@ -66,6 +66,7 @@ ALLOWED = {
     "train": LEAVES | MIDDLE | {"learner", "ranks", "session", "trial", "report"},
     "member": BOTTOM,
     "places": BOTTOM,
+    "faults": BOTTOM | {"run"},
     "launch": BOTTOM | {"threads", "places"},
     "compare": BOTTOM | {"metrics", "evaluate"},
     "swa": LEAVES | MIDDLE | {"compare", "evaluate", "scored", "train"},

@@ -1,5 +1,6 @@
 """segtrain launch."""
 
+import os
 import shlex
 from pathlib import Path
 from typing import List, Optional
@@ -57,4 +58,5 @@ def launch(
     said = ["segtrain", "launch", "-n", str(ranks), *(["--hosts", str(hosts)] if hosts else [])]
     said += ["--engine", engine] if engine != "ps" else []
     settings = Settings(ranks, found, engine, servers, address, ssh, timeout)
-    run(command, settings, shlex.join([*said, "--"]))
+    # A script that runs this command says here how it was started itself.
+    run(command, settings, os.environ.get("SEGTRAIN_SCRIPT") or shlex.join([*said, "--"]))

@@ -228,7 +228,7 @@ class Job:
         """The worker that is furthest behind, where none has moved for long and all just wait."""
         live = [worker for worker in self.workers if worker.process.poll() is None]
         stages = {worker.state["stage"] for worker in live}
-        if not live or stages != {"training"} or any(w.state["progress"] == 0 for w in live):
+        if stages not in ({"training"}, {"reporting"}) or any(w.state["progress"] == 0 for w in live):
             return
         still = now - max(worker.moved for worker in live)
         idle = all(w.state["cpu"] - w.moved_at < IDLE * (now - w.moved) for w in live)

@@ -21,6 +21,9 @@ from segtrain.machines import heartbeat
 def main(arguments: List[str]) -> None:
     """Run a command as a worker, or MXNet's scheduler or server; never returns."""
     heartbeat.begin()
+    # Python's tracker clears away what os._exit leaves, and needn't say so.
+    ignored = [os.environ.get("PYTHONWARNINGS"), "ignore:resource_tracker"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, ignored))
     threading.Thread(target=_listen, daemon=True).start()
     _choose_cards()
     code = 0

@@ -18,8 +18,8 @@ from segtrain.errors import UserError
 
 HERE = "localhost"
 INSTALL = (
-    "HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO HOROVOD_WITHOUT_MPI=1 "
-    "HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 "
+    "pip install wheel; HOROVOD_WITH_MXNET=1 HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO "
+    "HOROVOD_WITHOUT_MPI=1 HOROVOD_WITHOUT_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 "
     "pip install --no-build-isolation --no-cache-dir 'segtrain[horovod]'"
 )
 
@@ -124,8 +124,12 @@ class _Ground:
             )
         self.slots = slots[: settings.ranks]
         self.addresses = {name: _address(name) for name in dict.fromkeys(self.slots)}
-        self.address = settings.address or _own_address(next(iter(self.addresses.values())))
+        self.address = settings.address or _own_address(list(self.addresses.values()))
         self.port = _free_port(self.address)
+        if not self.address.startswith("127."):
+            for name, address in self.addresses.items():
+                if address.startswith("127."):  # this machine, as it calls itself
+                    self.addresses[name] = self.address
 
     def worker(self, rank: int, variables: Dict[str, str]) -> Place:
         """A rank's place."""
@@ -208,10 +212,17 @@ def _address(host: str) -> str:
         raise UserError(f"the host {host} isn't known: is its name right?") from None
 
 
-def _own_address(other: str) -> str:
-    """The address of this machine on the way to `other`; nothing is sent."""
+def _own_address(others: Sequence[str]) -> str:
+    """The address of this machine on the way to the others; nothing is sent.
+
+    Its own name may stand for 127.0.1.1, by which nobody else reaches it.
+    """
+    other = next((address for address in others if not address.startswith("127.")), others[0])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((other, 9))
+        try:
+            probe.connect((other, 9))
+        except OSError as error:
+            raise UserError(f"no way from here to {other} ({error.strerror})") from None
         return str(probe.getsockname()[0])
 
 

@@ -293,6 +293,19 @@ def test_the_plan():
         pass
 
 
+def test_a_machine_that_calls_itself_127_0_1_1_is_known_by_its_real_address(monkeypatch):
+    known = {"here": "127.0.1.1", "there": "192.0.2.7"}
+    monkeypatch.setattr(places, "_address", known.get)
+    try:
+        own = places._own_address(["192.0.2.7"])
+    except UserError as error:
+        pytest.skip(str(error))
+    with plan(Settings(2, [Host("here", 1), Host("there", 1)])) as (found, _):
+        assert {place.environment["DMLC_PS_ROOT_URI"] for place in found} == {own}
+        addresses = [place.environment["DMLC_NODE_HOST"] for place in found]
+    assert addresses == [own, own, "192.0.2.7", own, "192.0.2.7"]
+
+
 @pytest.mark.skipif(importlib.util.find_spec("horovod") is None, reason="Horovod isn't installed")
 def test_the_plan_by_horovod():
     hosts = [Host("127.0.0.2", 2), Host("127.0.0.3", 4)]
