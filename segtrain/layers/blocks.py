@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Sequence
 
+from mxnet import init
 from mxnet.gluon import HybridBlock, nn
 
 from segtrain.layers.chain import Chain, Sum
@@ -121,6 +122,21 @@ class GroupNorm(HybridBlock):
         x = F.GroupNorm(x, unit, zero, num_groups=self._groups)
         gamma, beta = (F.reshape(p, self._shape) for p in (gamma, beta))
         return F.broadcast_add(F.broadcast_mul(x, gamma), beta)
+
+
+class PReLU(HybridBlock):
+    """max(0, x) + alpha * min(0, x), one learned alpha per channel (He et al. 2015, section 2.1).
+
+    Hybridized, Gluon's own overwrites its input and takes the gradient of alpha from what is left
+    there: it is too small by the factor alpha (MXNet 1.9.1).
+    """
+
+    def __init__(self, width: int, dim: int):
+        super().__init__()
+        self.alpha = self.params.get("alpha", shape=(1, width, *[1] * dim), init=init.Constant(0.25))
+
+    def hybrid_forward(self, F, x, alpha):
+        return F.relu(x) - F.broadcast_mul(F.relu(-x), alpha)
 
 
 @dataclass(frozen=True)
@@ -256,7 +272,7 @@ class Blocks:
 
     def prelu(self, width: int) -> HybridBlock:
         """max(0, x) + a * min(0, x), one learned `a` per channel, 0.25 at first."""
-        return nn.PReLU(in_channels=width)
+        return PReLU(width, self.dim)
 
     def _unit(self, width: int, kernel: int = 3, stride: int = 1) -> list[HybridBlock]:
         return [self.plain_conv(width, kernel, stride), *self.norms(width)]

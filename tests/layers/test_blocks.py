@@ -102,6 +102,33 @@ def test_group_norm_has_a_scale_per_channel():
     assert norm.gamma.shape == (16,)
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("hybridized", [False, True])
+def test_prelu_learns_its_slopes_in_place_too(dim, hybridized):
+    """Between convolutions, which is where MXNet overwrites what goes in."""
+    blocks = Blocks(dim=dim)
+    net = nn.HybridSequential()
+    net.add(blocks.plain_conv(4, 1), blocks.prelu(4), blocks.plain_conv(2, 1))
+    net.initialize(mx.init.Xavier())
+    x = mx.nd.random.normal(shape=(2, 3, 6, 5)[: dim + 2])
+    net(x)
+    if hybridized:
+        net.hybridize(static_alloc=True, static_shape=True)
+    slopes = net[1].alpha
+    with autograd.record():
+        loss = (net(x) ** 2).sum()
+    loss.backward()
+    middle = net[0](x)
+    middle.attach_grad()
+    with autograd.record():
+        given = mx.nd.maximum(middle, 0) + 0.25 * mx.nd.minimum(middle, 0)
+        given.attach_grad()
+        loss = (net[2](given) ** 2).sum()
+    loss.backward()
+    expected = (given.grad * mx.nd.minimum(middle, 0)).sum(axis=1, exclude=True)
+    assert np.allclose(slopes.grad().asnumpy().ravel(), expected.asnumpy(), rtol=1e-4)
+
+
 @pytest.mark.parametrize("choice", [{"norm": "bach"}, {"upsampling": "cubic"}, {"dim": 3}])
 def test_an_unknown_choice_lists_the_known(choice):
     with pytest.raises(ValueError, match="is none of"):

@@ -70,7 +70,7 @@ def assert_the_same(model):
 
 @pytest.mark.parametrize(
     "name",
-    ["gridnet-camvid", "multiresunet", "phasenet"],
+    ["gridnet-camvid", "gridnet-niklaus", "multiresunet", "phasenet"],
 )
 def test_networks_of_the_shipped_configs(name):
     assert_the_same(config.load(NETWORKS / f"{name}.yaml").model.model_dump(exclude={"classes"}))
