@@ -11,20 +11,17 @@ two of segtrain take turns, step by step, so that their times can be compared.
         [--torch .venv-peers/bin/python] [--json FILE]
 """
 
-import argparse
 import json
-import os
-import statistics
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import bench_step
+import turns
 
 WIDTHS = (32, 64, 128, 256, 512)
 CASES = ((WIDTHS, 4), (WIDTHS, 16), ((*WIDTHS, 1024), 4))
 PEERS = ("gluoncv", "torch")
+PAIR = ("segtrain", "segtrain-recompute")
 
 
 def segtrain(recompute=False):
@@ -51,87 +48,61 @@ def segtrain(recompute=False):
     return step
 
 
-def work(name, widths, batch):
-    """In a process of its own: a step for each line on stdin; seconds and peak bytes on stdout."""
+def peer(name, widths, batch):
+    """In a process of its own: a step for each turn."""
     bench_step.WIDTHS, bench_step.BATCH = widths, batch
     if name in PEERS:
         step = getattr(bench_step, name)()
     else:
         step = segtrain(recompute=name.endswith("recompute"))
-    for number, _ in enumerate(sys.stdin):
-        begun = time.perf_counter()
-        step(number)
-        seconds = time.perf_counter() - begun
-        status = Path("/proc/self/status").read_text()
-        peak = int(status.partition("VmHWM:")[2].split()[0]) * 1024
-        print(json.dumps([seconds, peak]), flush=True)
+    bench_step.peer(step, "torch" if name == "torch" else "mxnet")
 
 
-def turns(names, case, python, rounds):
+def take(names, case, python, rounds):
     """Seconds of each of the steps, and the peak, of each name; the first step isn't counted."""
-    from segtrain.machines.threads import cores
-
-    environment = {**os.environ, "OMP_NUM_THREADS": str(cores())}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    copies = {n: {"MXNET_CPU_TEMP_COPY": "4"} if n in PEERS else {} for n in names}  # MXNet's default
     started = {
-        name: subprocess.Popen(
-            [python, __file__, "--work", json.dumps([name, *case])], **pipes, text=True, env=environment
-        )
-        for name in names
+        n: turns.Peer(python, __file__, json.dumps([n, *case]), environment=copies[n]) for n in names
     }
-    told = {name: [] for name in names}
+    told = {n: [] for n in names}
     for _ in range(1 + rounds):
-        for name, process in started.items():
-            process.stdin.write("\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit(f"the process of {name} died; is there enough memory?")
-            told[name].append(json.loads(line))
-    for process in started.values():
-        process.stdin.close()
-        process.wait()
-    return {n: {"seconds": [s for s, _ in t[1:]], "peak": t[-1][1]} for n, t in told.items()}
+        for name, turn in started.items():
+            told[name].append(turn())
+    for one in started.values():
+        one.close()
+    return {n: ([s for s, *_ in steps[1:]], steps[-1][1]) for n, steps in told.items()}
 
 
 def measured(case, options):
-    """What the processes need for one network and batch."""
-    pair = ("segtrain", "segtrain-recompute")
-    found = turns(pair, case, sys.executable, options.rounds)
+    """For one network and batch: the seconds of segtrain's two, the peak of each, and ratios."""
+    found = take(PAIR, case, sys.executable, options.rounds)
     for name in PEERS:
         if name != "torch" or Path(options.torch).exists():
-            python = options.torch if name == "torch" else sys.executable
-            found.update(turns([name], case, python, 2))
-    ours = found["segtrain"]
-    slower = [b / a for a, b in zip(*(found[name]["seconds"] for name in pair))]
-    return {
-        "widths": case[0],
-        "batch": case[1],
-        "side": bench_step.SIDE,
-        "peak_mib": {n: round(f["peak"] / 2**20) for n, f in found.items()},
-        "memory_over_segtrain": {n: round(f["peak"] / ours["peak"], 3) for n, f in found.items()},
-        "seconds_per_step": {n: round(statistics.median(found[n]["seconds"]), 3) for n in pair},
-        "recompute_time_over_segtrain": round(statistics.median(slower), 3),
-        "rounds": options.rounds,
-    }
+            found.update(take([name], case, options.torch if name == "torch" else sys.executable, 2))
+    label = f"widths {case[0][0]} to {case[0][-1]}, batch {case[1]}"
+    (plain, ours), (again, _) = (found[name] for name in PAIR)
+    ratios = {f"{label}: memory of {n}": peak / ours for n, (_, peak) in found.items() if n != PAIR[0]}
+    ratios[f"{label}: time of {PAIR[1]}"] = turns.ratio(again, plain)
+    seconds = {f"{label}: {n}": found[n][0] for n in PAIR}
+    return seconds, {f"{label}: {n}": peak for n, (_, peak) in found.items()}, ratios
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = turns.parser(__doc__)
     parser.add_argument("--cases", type=int, default=len(CASES), help="the first ones only")
     parser.add_argument("--torch", default=".venv-peers/bin/python", help="a Python that has PyTorch")
-    parser.add_argument("--json")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        work(*json.loads(options.work))
-        return
-    result = [measured(case, options) for case in CASES[: options.cases]]
-    print(json.dumps(result, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(result, indent=1))
+    seconds, peaks, ratios = {}, {}, {}
+    for case in CASES[: options.cases]:
+        for kept, found in zip((seconds, peaks, ratios), measured(case, options)):
+            kept.update(found)
+    more = {"settings": {"side": bench_step.SIDE}, "details": {"peak_bytes": peaks}}
+    made = turns.result(__doc__, "memory", options.rounds, "s per step", seconds, ratios, **more)
+    turns.finish(made, options.json)
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--work"]:
+        peer(*json.loads(sys.argv[2]))
+    else:
+        main()

@@ -17,20 +17,29 @@ convolutions reach of this machine's peak in matrix products of float32, timed i
                                  [--torch .venv-peers/bin/python]
 """
 
-import argparse
+import itertools
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+import turns
+
+from segtrain.machines.threads import cores
 
 WIDTHS, CLASSES, BATCH, SIDE = (32, 64, 128, 256, 512), 21, 4, 256
 PEERS = ("gluon", "gluoncv", "gluoncv-own-threads", "torch", "torch-nhwc")
 PROFILE = ("gemm", "profiled")
 GEMM_SIDE = 3072
+BARS = {
+    "time of gluon": 1.12,
+    "time of gluoncv": 1.3,
+    "time of torch": 1.0,
+    "time of torch-nhwc": 0.8,
+    "memory of gluoncv": 1.11,
+}
 
 
 def batch():
@@ -247,83 +256,74 @@ def limit(answers):
 # ---- turns
 
 
-def work(name):
-    """In a process of its own: a step for each line on stdin, its seconds on stdout."""
-    step = globals()[name.replace("-", "_")]()
-    for number, _ in enumerate(sys.stdin):
+def peer(step, library):
+    """In a process of its own: a step for each turn; its seconds, the peak in bytes, what it found."""
+    numbers = itertools.count()
+
+    def turn():
         begun = time.perf_counter()
-        found = step(number)
+        found = step(next(numbers))
         seconds = time.perf_counter() - begun
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        print(json.dumps([seconds, peak, found]), flush=True)
+        status = Path("/proc/self/status").read_text()
+        return seconds, int(status.partition("VmHWM:")[2].split()[0]) * 1024, found
+
+    turns.work(turn, library)
 
 
-class Worker:
-    def __init__(self, name, python, threads):
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        if name == "profiled":  # of operators in bulk the profiler sees none
-            environment["MXNET_EXEC_BULK_EXEC_TRAIN"] = "0"
-        self.process = subprocess.Popen(
-            [python, __file__, "--work", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=environment,
-        )
-
-    def step(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit("a peer's process died; run it alone with --work NAME to see why")
-        return json.loads(line)
+def started(name, torch):
+    """The process that takes the steps of `name`."""
+    more = {"MXNET_EXEC_BULK_EXEC_TRAIN": "0"} if name == "profiled" else {}  # in bulk it sees none
+    if name in PEERS:
+        more["MXNET_CPU_TEMP_COPY"] = "4"  # MXNet's default; segtrain sets another
+    if "own" in name:
+        more["OMP_NUM_THREADS"] = str(max(1, cores() // 2))
+    return turns.Peer(torch if "torch" in name else sys.executable, __file__, name, environment=more)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser = turns.parser(__doc__, rounds=7)
     parser.add_argument("--steps", type=int, default=2, help="in a row, in each round")
     parser.add_argument("--torch", default=".venv-peers/bin/python", help="a Python that has PyTorch")
     parser.add_argument("--profile", action="store_true", help="also what is left to gain")
-    parser.add_argument("--json")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        work(options.work)
-        return
-    from segtrain.machines.threads import cores
-
     peers = [p for p in PEERS if "torch" not in p or Path(options.torch).exists()]
     names = ["segtrain", *peers, *(PROFILE if options.profile else ())]
-    pythons = {n: options.torch if "torch" in n else sys.executable for n in names}
-    threads = {n: max(1, cores() // 2) if "own" in n else cores() for n in names}
-    workers = {n: Worker(n, pythons[n], threads[n]) for n in names}
+    workers = {n: started(n, options.torch) for n in names}
     for worker in workers.values():  # the first steps plan memory and choose kernels
-        worker.step(), worker.step()
+        worker(), worker()
     answers = {n: [] for n in names}
     for _ in range(options.rounds):
         for name, worker in workers.items():
-            answers[name].append([worker.step() for _ in range(options.steps)])
+            answers[name].append([worker() for _ in range(options.steps)])
+    for worker in workers.values():
+        worker.close()
     seconds = {n: [statistics.mean(s for s, *_ in turn) for turn in answers[n]] for n in names}
-    peaks = {n: answers[n][-1][-1][1] for n in names}
-    result = {
-        "seconds_per_step": {n: statistics.median(s) for n, s in seconds.items()},
-        "speed_over": {
-            n: statistics.median(b / a for a, b in zip(seconds["segtrain"], seconds[n])) for n in peers
-        },
-        "memory_of": {n: peaks["segtrain"] / peaks[n] for n in peers},
-        "peak_bytes": peaks,
-        "rounds": options.rounds,
-        "threads": threads,
-    }
+    peaks = {n: answers[n][-1][-1][1] for n in ["segtrain", *peers]}
+    details = {"peak_bytes": peaks}
     if options.profile:
-        result["limit"] = limit({n: sum(answers[n], []) for n in PROFILE})
-    print(json.dumps(result, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps({**result, "seconds": seconds}, indent=1))
+        details["limit"] = limit({n: sum(answers[n], []) for n in PROFILE})
+    made = turns.result(
+        __doc__,
+        "step",
+        options.rounds,
+        "s per step",
+        seconds,
+        {
+            **{f"time of {n}": turns.ratio(seconds[n], seconds["segtrain"]) for n in peers},
+            **{f"memory of {n}": peaks[n] / peaks["segtrain"] for n in peers},
+        },
+        versions={k: v for worker in workers.values() for k, v in worker.versions.items()},
+        settings={"steps in a row": options.steps},
+        bars={"at least": BARS},
+        details=details,
+    )
+    turns.finish(made, options.json)
+    if options.profile:
+        print(json.dumps(details["limit"], indent=1))
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--work"]:
+        peer(globals()[sys.argv[2].replace("-", "_")](), "torch" if "torch" in sys.argv[2] else "mxnet")
+    else:
+        main()

@@ -10,6 +10,9 @@ from segtrain.version import __version__ as __version__
 
 # MXNet takes half of the cores for granted to be hyper-threads; it reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", str(threads()))
+# One copy at a time set aside for an operator's arguments in another layout: with four, a U-Net's
+# step takes 6% more memory and no less time.
+os.environ.setdefault("MXNET_CPU_TEMP_COPY", "1")
 # Cards in the order of nvidia-smi, which tells what they are; CUDA would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 

@@ -6,11 +6,18 @@ import sys
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+# Small networks gain nothing from a second thread, and lose much by it on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from segtrain.data import shapes
+
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 CLASSES = shapes.CLASSES
 DATA = Path(os.environ.get("SEGTRAIN_DATA", Path(__file__).parents[2] / "shared" / "data"))

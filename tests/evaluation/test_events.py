@@ -24,7 +24,7 @@ def best(truth, predicted, reach):
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(places, places, st.integers(0, 30))
 def test_no_matching_is_better(truth, predicted, reach):
     truth, predicted = np.array(truth, int), np.array(predicted, int)

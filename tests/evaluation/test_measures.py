@@ -76,7 +76,7 @@ def published_f1(truth, predicted):
     return 2 * precision * recall / (precision + recall) if precision + recall else 0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(blobs())
 def test_boundary_scores_are_the_published_ones(case):
     classes, truth, predicted = case
@@ -111,7 +111,7 @@ def test_boundary_scores_are_pooled_and_per_image():
     assert "0.02" in policy and "0.008" in policy
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(blobs())
 def test_rand_error_and_variation_of_information_are_scikit_images(case):
     _, truth, predicted = case

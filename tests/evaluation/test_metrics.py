@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
@@ -26,7 +26,6 @@ def counts(truth, predicted, classes, ignore=IGNORE):
     return metrics.counts(metrics.confusion(truth, predicted, classes, ignore))
 
 
-@settings(deadline=None)
 @given(masks())
 def test_confusion_and_scores_are_scikit_learns(case):
     classes, truth, predicted = case

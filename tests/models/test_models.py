@@ -266,7 +266,7 @@ def test_every_network_of_the_configs_is_counted():
     ("model", "says"),
     [
         ({"name": "unett"}, "did you mean unet"),
-        ({"name": "unet", "widht": [8]}, "did you mean widths?"),
+        ({"name": "unet", "widht": [8]}, "did you mean widths"),
         ({"name": "unet", "merge": "cat"}, "'concat' or 'sum'"),
         ({"name": "unet", "widths": "wide"}, "widths"),
         ({"name": "fcdensenet", "dropout": 1}, "model.dropout=1: input should be less than 1"),
