@@ -9,13 +9,14 @@ a pipe, which is timed with it (a few milliseconds).
     python scripts/bench_export.py [--rounds 10] [--torch .venv-peers/bin/python] [--json FILE]
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import turns
 
 WIDTHS, CLASSES = [32, 64, 128, 256, 512], 4
 CONFIG = {
@@ -78,7 +79,8 @@ def in_torch(python):
     import numpy as np
 
     command = [python, __file__, "--work"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(turns.ROOT)}  # turns.py needs segtrain
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
 
     def run(x):
         n, _, height, width = x.shape
@@ -91,25 +93,13 @@ def in_torch(python):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
+    parser = turns.parser(__doc__, rounds=10)
     parser.add_argument("--torch", default=".venv-peers/bin/python", help="a Python that has PyTorch")
-    parser.add_argument("--json")
-    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.work:
-        work()
-        return
-    found = measured(options.rounds, options.torch)
-    print(json.dumps(found, indent=1))
-    if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1))
+    turns.finish(measured(options.rounds, options.torch), options.json)
 
 
 def measured(rounds, python):
-    import segtrain  # sets the threads before MXNet is loaded  # isort: skip
-    import mxnet as mx
-
     from segtrain import config
     from segtrain.export import speed
     from segtrain.export.export import export
@@ -124,24 +114,30 @@ def measured(rounds, python):
         if Path(python).exists():
             beside["torch"] = in_torch(python)
         result = speed.bundle(bundle, "cpu", (256, 256), (1, 4), rounds, beside)
-    keys = ("format", "runtime", "batch", "images_per_second", "speedup")
-    rows = [{key: row[key] for key in keys} for row in result["rows"]]
-    ours = [row for row in rows if row["format"] in proof]
-    absent = {} if "torch" in beside else {"torch": f"there is no {python}: make bench-peers"}
-    return {
-        "segtrain": segtrain.__version__,
-        "mxnet": mx.__version__,
-        "threads": os.environ["OMP_NUM_THREADS"],
-        "rows": rows,
-        "best_speedup": {
-            f"batch {batch}": max(row["speedup"] for row in ours if row["batch"] == batch)
-            for batch in (1, 4)
-        },
-        "miou": {name: one["miou"] for name, one in proof.items()},
-        "bytes": {name: one["bytes"] for name, one in proof.items()},
-        "left_out": {**result["left_out"], **absent},
-    }
+    speeds, gains = {}, {}
+    for row in result["rows"]:
+        inside = f" in {row['runtime']}" if row["format"] in proof else ""
+        name = f"{row['format']}{inside}, batch {row['batch']}"
+        speeds[name], gains[name] = [row["images_per_second"]], row["speedup"]
+        if row["format"] in proof:
+            best = f"the best, batch {row['batch']}"
+            gains[best] = max(gains.get(best, 0), row["speedup"])
+    details = {name: {key: one[key] for key in ("miou", "bytes")} for name, one in proof.items()}
+    return turns.result(
+        __doc__,
+        "export",
+        rounds,
+        "images/s",
+        speeds,
+        gains,
+        settings={"side": 256},
+        bars={"at least": {"the best, batch 1": 3, "the best, batch 4": 2}},
+        details={"formats": details, "left out": result["left_out"]},
+    )
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--work"]:
+        work()
+    else:
+        main()
