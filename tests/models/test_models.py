@@ -104,6 +104,17 @@ def test_a_hybridized_network_learns_what_an_eager_one_does(name, norm):
         assert np.abs(hybrid[key] - gradient).max() <= 1e-9 * largest, key
 
 
+def test_all_that_infer_share_the_memory_of_one_graph():
+    net, _ = make("unet")
+    x = pixels((1, 3, 16, 16))
+    before = net.inference()(x).copy()
+    assert net.inference() is net.inference()
+    assert (net.inference()(x) == before).min().asscalar() == 1
+    assert "_main" not in "".join(net._collect_params_with_prefix())
+    net.cast("float64")
+    assert net.inference()(x).dtype == np.float64
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_gets_a_gradient(name):
     net, _ = make(name)
