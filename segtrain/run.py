@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Dict, Mapping
@@ -113,12 +114,16 @@ class Run:
     def lock(self) -> int:
         """Keep other processes off this folder until the descriptor returned is closed."""
         fd = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            raise UserError(f"{self.path}: another process is training in this folder") from None
-        return fd
+        until = time.monotonic() + 0.2  # `segtrain runs` shares the lock for a moment
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return fd
+            except OSError:
+                if time.monotonic() > until:
+                    os.close(fd)
+                    raise UserError(f"{self.path}: another process is training in this folder") from None
+            time.sleep(0.01)
 
     def log(self, line: str) -> None:
         """Print a line to stderr and append it to log.txt, if that can be written."""

@@ -1,9 +1,11 @@
 """The run folder under bad luck: full disks, damaged files, kills in the middle of a save."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import mxnet as mx
 import pytest
@@ -104,6 +106,14 @@ def test_the_second_process_is_refused(made):
     made.lock()
     with pytest.raises(UserError, match="another process"):
         made.lock()
+
+
+def test_a_look_at_the_lock_refuses_nobody(made):
+    """As `segtrain runs` looks: it shares the lock for a moment."""
+    look = os.open(made.path / ".lock", os.O_RDONLY | os.O_CREAT)
+    fcntl.flock(look, fcntl.LOCK_SH)
+    threading.Timer(0.05, os.close, [look]).start()
+    made.lock()
 
 
 def test_a_full_disk_harms_nothing(tmp_path):

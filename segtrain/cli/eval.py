@@ -1,7 +1,8 @@
 """segtrain eval."""
 
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 import typer
 from typing_extensions import Annotated
@@ -121,7 +122,7 @@ def evaluate(
         dataset,
         tolerance_ms=settings.eval.tolerance_ms if tolerance is None else tolerance,
         measures=[name.strip() for name in measures.split(",") if name.strip()],
-        keep=_keeper(trained, predictions),
+        keep=_keeper(trained, predictions, dataset.ids),
     )
     assert result is not None
     result.update(split=split, runs=[str(path) for path in (run, *others)])
@@ -133,16 +134,25 @@ def evaluate(
     write_json(json, result)
 
 
-def _keeper(trained: Any, folder: Optional[Path]) -> Callable:
-    """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels."""
+def _keeper(trained: Any, folder: Optional[Path], names: Sequence[str]) -> Callable:
+    """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels.
+
+    A record's file is without the record's ending, unless another one differs in that alone.
+    """
     from segtrain.prediction import infer, pictures, records
+
+    def bare(name: str) -> str:
+        ending = Path(name).suffix
+        return name[: -len(ending)] if ending in records.ENDINGS else name
+
+    alike = Counter(map(bare, names))
 
     def keep(name: str, mask: Any) -> None:
         if folder is None:
             return
         if trained.form:
             content, ending = records.table(mask, trained.classes, trained.form.rate), ".csv"
-            name = name[: -len(Path(name).suffix)] if Path(name).suffix in records.ENDINGS else name
+            name = bare(name) if alike[bare(name)] == 1 else name
         else:
             content, ending = pictures.encode(mask, trained.palette), ".png"
         infer.write(folder / f"{name}{ending}", content)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -120,6 +121,20 @@ def test_saved_labels_give_the_same_scores(home):
     assert result["confusion"] == confusion_matrix(truth, found, labels=[0, 1, 2]).tolist()
     wanted = jaccard_score(truth, found, labels=[0, 1, 2], average=None)
     assert [row["iou"] for row in result["per_class"]] == pytest.approx(wanted)
+
+
+def test_saved_labels_of_records_that_differ_in_their_ending(home, tmp_path):
+    shutil.copytree(home / "data", tmp_path / "data")
+    rows = np.genfromtxt(tmp_path / "data/val/0.csv", delimiter=",", names=True)
+    np.savez(tmp_path / "data/val/0.npz", **{name: rows[name] for name in rows.dtype.names})
+    shutil.copytree(home / "run", tmp_path / "run")
+    config = tmp_path / "run/config.yaml"
+    config.write_text(config.read_text().replace(str(home / "data"), str(tmp_path / "data")))
+    saved = tmp_path / "saved"
+    code, text = run("eval", tmp_path / "run", "--save-predictions", saved)
+    assert code == 0, text
+    assert sorted(p.name for p in saved.iterdir()) == ["0.csv.csv", "0.npz.csv", "1.csv", "2.csv"]
+    assert (saved / "0.csv.csv").read_bytes() == (saved / "0.npz.csv").read_bytes()
 
 
 def test_measures_of_records(home):
