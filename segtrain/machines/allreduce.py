@@ -32,7 +32,7 @@ def join() -> Horovod:
     return Horovod()
 
 
-def leave() -> None:
+def leave(store: Any) -> None:
     """Tell the others, who would take it for a failure."""
     hvd.shutdown()
 

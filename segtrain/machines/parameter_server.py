@@ -5,6 +5,7 @@ Each rank is a worker of a server that is already there, named by the variables 
 
 from __future__ import annotations
 
+import atexit
 from functools import partial
 from typing import Any
 
@@ -20,8 +21,17 @@ def join() -> Any:
     return store
 
 
-def leave() -> None:
-    """Nothing: the servers don't mind."""
+def leave(store: Any) -> None:
+    """Part from the others and end the servers when Python ends, and wait for the others with it.
+
+    Later MXNet's own threads would be cut off, and the process aborted.
+    """
+    atexit.register(_free, store)
+
+
+def _free(store: Any) -> None:
+    mx.base.check_call(mx.base._LIB.MXKVStoreFree(store.handle))
+    store.handle = None  # which `KVStore.__del__` may free once more
 
 
 def _broadcast(store: Any, key: int, value: mx.nd.NDArray, out: Any, priority: int = 0) -> None:

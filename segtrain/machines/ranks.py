@@ -127,7 +127,7 @@ class Workers(Ranks):
 
     def leave(self) -> None:
         mx.nd.waitall()
-        self._engine.leave()
+        self._engine.leave(self.store)
         self._apart = True
 
     def _exchange(self, mine: np.ndarray) -> bytes:
