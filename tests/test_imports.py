@@ -104,10 +104,12 @@ def imported(path):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module]
-            if node.module in {"segtrain", *(f"segtrain.{group}" for group in GROUPS)}:
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            here = path.relative_to(ROOT.parent).parts[: -node.level] if node.level else ()
+            module = ".".join(filter(None, [*here, node.module]))
+            names = [module]
+            if module in {"segtrain", *(f"segtrain.{group}" for group in GROUPS)}:
+                names = [f"{module}.{alias.name}" for alias in node.names]
         yield from (part_of(n.split(".")[1:]) for n in names if n.startswith("segtrain."))
 
 

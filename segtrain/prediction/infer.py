@@ -14,42 +14,30 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
 
 import cv2
 import numpy as np
 
-if __package__:
-    from segtrain.prediction import runtimes, tiling, video
-    from segtrain.prediction.pictures import (
-        ENDINGS,
-        File,
-        InputError,
-        Kind,
-        display,
-        mask_picture,
-        mix,
-        overlay_picture,
-        read,
-        write,
-    )
-else:  # in a bundle
-    sys.path.insert(0, str(Path(__file__).resolve().parent))
-    import runtimes  # type: ignore[import-not-found,no-redef]
-    import tiling  # type: ignore[import-not-found,no-redef]
-    import video  # type: ignore[import-not-found,no-redef]
-    from pictures import (  # type: ignore[import-not-found,no-redef]
-        ENDINGS,
-        File,
-        InputError,
-        Kind,
-        display,
-        mask_picture,
-        mix,
-        overlay_picture,
-        read,
-        write,
-    )
+if not __package__:  # in a bundle, whose modules beside this one become a package
+    __package__ = "bundle"
+    sys.modules[__package__] = ModuleType(__package__)
+    sys.modules[__package__].__path__ = [str(Path(__file__).resolve().parent)]
+
+from . import runtimes, tiling, video
+from .pictures import (
+    ENDINGS,
+    File,
+    InputError,
+    Kind,
+    display,
+    mask_picture,
+    mix,
+    overlay_picture,
+    read,
+    write,
+)
 
 WHOLE = 2**22  # pixels; an image of more goes through in windows, unless --window says otherwise
 SIDE, OVERLAP = 1024, 0.25  # of those windows
@@ -405,7 +393,7 @@ def _write_masks(predictor: Predictor, about: dict, options: argparse.Namespace)
 
 def _write_labels(predictor: Predictor, about: dict, options: argparse.Namespace) -> int:
     """For a network of signals, whose bundle has records.py beside this file."""
-    import records  # type: ignore[import-not-found]
+    from . import records
 
     form, classes, out = records.Form(**about["form"]), about["classes"], options.out
 

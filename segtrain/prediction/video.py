@@ -12,10 +12,7 @@ from typing import Any, Callable, Iterator
 import cv2
 import numpy as np
 
-if __package__:
-    from segtrain.prediction.pictures import RGB, InputError, Kind, aside
-else:  # in a bundle
-    from pictures import RGB, InputError, Kind, aside  # type: ignore[import-not-found,no-redef]
+from .pictures import RGB, InputError, Kind, aside
 
 ENDINGS = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"}
 CAMERA = "camera:"
