@@ -20,7 +20,7 @@ ALLOWED = {
         name: set() for name in BOTTOM | {"pictures", "records", "tiling", "runtimes", "card", "symbols"}
     },
     "video": {"pictures"},
-    "infer": BUNDLE,
+    "infer": BUNDLE | {"records"},
     "plugins": BOTTOM,
     "config": BOTTOM | {"plugins", "config_file"},
     "config_file": BOTTOM,
