@@ -55,8 +55,12 @@ class Network(Chain):
         """One for all that ask: each holds the memory of the graph it has planned."""
         return _Main(self.heads)
 
-    def cast(self, dtype):
+    def _clear_cached_op(self):
+        """Forget what was planned, before another type or after a cut tap (cast, hybridize)."""
         self.__dict__.pop("_main", None)
+        super()._clear_cached_op()
+
+    def cast(self, dtype):
         super().cast(dtype)
         for parameter in self.collect_params().values():
             parameter._var = None  # made for the type from before, by the search for the stride

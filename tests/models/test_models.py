@@ -12,7 +12,7 @@ from conftest import run
 from segtrain import models, plugins
 from segtrain.config import Data, Model, load
 from segtrain.errors import UserError
-from segtrain.graph.graph import describe
+from segtrain.graph.graph import describe, skips
 from segtrain.layers import Blocks, Chain, Concat, residual_chain
 
 NAMES = [name for name in plugins.names("models") if name != "zoo"]  # see test_zoo.py
@@ -111,6 +111,12 @@ def test_all_that_infer_share_the_memory_of_one_graph():
     assert net.inference() is net.inference()
     assert (net.inference()(x) == before).min().asscalar() == 1
     assert "_main" not in "".join(net._collect_params_with_prefix())
+    chain = next(skip.chain for skip in skips(net, (1, 3, 16, 16)) if skip.name == "s0")
+    with chain.cut("s0"):
+        net.hybridize()
+        assert (net.inference()(x) != before).max().asscalar() == 1
+    net.hybridize()
+    assert (net.inference()(x) == before).min().asscalar() == 1
     net.cast("float64")
     assert net.inference()(x).dtype == np.float64
 
