@@ -8,7 +8,8 @@ many worker processes, in turns; with one (the default) the figures are per core
     gluoncv     its SegmentationDataset (Pillow, `_sync_transform`, normalised) in Gluon's DataLoader
     torch       OpenCV, Albumentations 2 and PyTorch's DataLoader (make bench-peers installs them)
 
-"decoded" is the limit: OpenCV decodes picture and mask in one thread, and nothing else is done.
+"decoded" is the limit: picture and mask are decoded in one thread, and nothing else is done, once by
+segtrain's decoders and once by OpenCV's.
 
     python scripts/bench_data.py ../shared/data/camvid [--rounds 5] [--workers 1] [--json FILE]
 """
@@ -45,19 +46,33 @@ def as_jpeg(root, home):
 # ---- each is a function that goes through an epoch and returns how many crops it made
 
 
-def decoding(root):
+def decoding(root, image, mask):
     import cv2
 
     files = pairs(root / "train")
 
     def epoch():
         cv2.setNumThreads(0)
-        for image, mask in files:
-            cv2.imread(str(image))
-            cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)
+        for picture, truth in files:
+            image(picture)
+            mask(truth)
         return len(files)
 
     return epoch
+
+
+def decoders():
+    import cv2
+
+    from segtrain.data.files import read_image, read_mask
+
+    return {
+        "decoded": (read_image, read_mask),
+        "decoded by OpenCV": (
+            lambda path: cv2.imread(str(path)),
+            lambda path: cv2.imread(str(path), cv2.IMREAD_GRAYSCALE),
+        ),
+    }
 
 
 def ours(root, workers, cache="none"):
@@ -193,7 +208,8 @@ def measure(options, roots):
 
     cases, libraries = {}, {}
     for form, root in roots.items():
-        cases[f"decoded {form}"] = decoding(root)
+        for name, how in decoders().items():
+            cases[f"{name}, {form}"] = decoding(root, *how)
         cases[f"segtrain, {form}"] = ours(root, options.workers)
         cases[f"gluoncv, {form}"] = gluoncvs(root, options.workers)
         if options.torch.exists():
@@ -213,7 +229,7 @@ def measure(options, roots):
         ratios[name] = turns.ratio(found["segtrain, cache"], found[f"{peer}, PNG"])
     shares = {  # of what one core could decode
         f"decoding, share of the time from {form}": turns.ratio(
-            found[f"segtrain, {form}"], [s * max(options.workers, 1) for s in found[f"decoded {form}"]]
+            found[f"segtrain, {form}"], [s * max(options.workers, 1) for s in found[f"decoded, {form}"]]
         )
         for form in roots
     }

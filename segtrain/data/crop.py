@@ -127,7 +127,12 @@ def bent(sample: Sample, matrix: np.ndarray, bend: np.ndarray, ignore: int) -> S
 def _within_reach(
     matrix: np.ndarray, size: Sequence[int], crop: Sequence[int]
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """The part of the source that a crop is made of, and the map from there to the crop."""
+    """The part of the source that a crop is made of, and the map from there to the crop.
+
+    It is all, but for sides too long for OpenCV.
+    """
+    if max(size) <= LONGEST:
+        return (slice(None), slice(None)), matrix
     corners = [(x, y, 1) for x in (0, crop[1] - 1) for y in (0, crop[0] - 1)]
     x, y, _ = np.linalg.inv(matrix) @ np.transpose(corners)
     rows, columns = _reach(y, size[0]), _reach(x, size[1])

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat
 
+from segtrain.data import codecs
 from segtrain.errors import UserError
 from segtrain.prediction import pictures
 from segtrain.prediction.pictures import InputError, Kind
@@ -47,6 +48,9 @@ def decode(path: Path, kind: Kind, content: Union[bytes, mmap, None] = None) -> 
     another kind.
     """
     content = pictures.contents(path) if content is None else content
+    plain = codecs.image(content) if kind == pictures.RGB and isinstance(content, bytes) else None
+    if plain is not None:
+        return plain
     if pictures.banded(content):
         return pictures.checked(_bands(path, content, kind.channels), kind, path)
     return pictures.read(path, kind, content)
@@ -62,8 +66,7 @@ def _bands(path: Path, content: Union[bytes, mmap], channels: int) -> np.ndarray
             turned = int(page.tags.valueof(_ORIENTATION, default=1)) != 1
     except Exception as error:  # tifffile raises what its decoders raise
         text = " ".join(str(error).split())[:120] or type(error).__name__
-        cure = "pip install imagecodecs, or save it" if "imagecodecs" in text else "save it"
-        raise InputError(f"{path}: {text}: {cure} as a TIFF without compression") from None
+        raise InputError(f"{path}: {text}: save it as a TIFF without compression") from None
     if turned:
         raise InputError(f"{path} is stored turned (TIFF tag Orientation): save it upright")
     if "Y" not in axes or "X" not in axes or len(axes) > 3:
@@ -88,6 +91,10 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
         if ending in (".npy", ".mat"):
             array = pictures.array(path) if ending == ".npy" else _variable(path, variable)
             return _whole(array, path)
+        content = pictures.contents(path) if ending == ".png" and not colours else None
+        plain = codecs.values(content) if isinstance(content, bytes) else None
+        if plain is not None:
+            return plain
         ImageFile.LOAD_TRUNCATED_IMAGES = False  # gluoncv.data sets it, for the whole process
         with Image.open(path) as file:
             return _pixels(file, path, colours)

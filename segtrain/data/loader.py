@@ -7,6 +7,7 @@ size of /dev/shm is no limit.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import multiprocessing
 import os
@@ -237,8 +238,17 @@ def _begin(recipe: Recipe, slots: Slots) -> None:
     global _shared
     _shared = recipe, slots
     cv2.setNumThreads(0)
+    _keep_memory()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's affair
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_memory() -> None:
+    """Let the C library keep 64 MB that were freed: getting them anew takes an eighth of a sample."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    if mallopt:
+        mallopt(-1, 2**26)  # M_TRIM_THRESHOLD
+        mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, at its most
 
 
 def _end_with_parent() -> None:

@@ -75,8 +75,12 @@ def decode(content: bytes | mmap, kind: Kind = RGB, path: Path | None = None) ->
                 break
     except cv2.error:  # more pixels than OpenCV is willing to decode
         return None
-    cut = content[:2] == b"\xff\xd8" and content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0
-    return None if image is None or cut else _ordered(image, kind.channels)
+    return None if image is None or cut_off(content) else _ordered(image, kind.channels)
+
+
+def cut_off(content: bytes | mmap) -> bool:
+    """Whether it is a JPEG without its end, of which OpenCV makes grey what is missing."""
+    return content[:2] == b"\xff\xd8" and content.find(b"\xff\xd9", content.rfind(b"\xff\xda")) < 0
 
 
 def _ordered(image: np.ndarray, channels: int) -> np.ndarray:
@@ -115,6 +119,14 @@ def banded(content: bytes | mmap) -> bool:
     apart = tags.get(284) == 2  # PlanarConfiguration
     bands = samples > 4 or not rgb or apart or (samples == 4 and bits == 8)
     return pages > 1 or (samples > 1 and bands)
+
+
+def upright(content: bytes) -> bool:
+    """Whether EXIF data, which is a TIFF without a picture, says that the picture isn't turned."""
+    try:
+        return _tags(content)[0].get(274, 1) == 1  # Orientation
+    except struct.error:
+        return False
 
 
 def _tags(content: bytes | mmap) -> tuple[dict[int, int], int]:
