@@ -36,7 +36,10 @@ ALLOWED = {
     **dict.fromkeys(("allreduce", "parameter_server"), BOTTOM),
     "ranks": LEAVES | {"run", "allreduce", "parameter_server"},
     "recompute": {"symbols"},
-    "learner": LEAVES | MIDDLE | {"layers", "averaging", "optimizers", "ranks", "recompute", "scaling"},
+    "feed": set(),
+    "learner": LEAVES
+    | MIDDLE
+    | {"layers", "averaging", "feed", "optimizers", "ranks", "recompute", "scaling"},
     "trial": LEAVES | MIDDLE | {"learner", "progress"},
     "session": LEAVES | MIDDLE | {"board", "learner", "evaluate", "progress"},
     "selftest": BOTTOM,

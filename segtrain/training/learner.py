@@ -18,6 +18,7 @@ from segtrain.errors import SegtrainError, UserError
 from segtrain.layers.sync import Turns
 from segtrain.machines.ranks import ALONE, Ranks
 from segtrain.training.averaging import Average
+from segtrain.training.feed import Feed, host
 from segtrain.training.optimizers import trainer
 from segtrain.training.recompute import Recomputed
 from segtrain.training.scaling import LossScaler, all_finite
@@ -116,6 +117,7 @@ class Learner:
                 parameter.grad_req = "add"
         self.trainer = trainer(train, self._trainable, steps, ranks.store)
         self._average = Average(self._learned(), contexts[0], train.ema) if train.ema else None
+        self._feed = Feed(host(contexts))
         self._pending: List[_Pending] = []
         self.lr_scale = 1.0
 
@@ -137,7 +139,9 @@ class Learner:
     def step(self, batch: Batch, number: int) -> None:
         """Forward, backward, update, as the `number`-th step; never waits for a device.
 
-        But in float16, where it waits to learn whether the gradient overflowed.
+        So the next batch is copied while this one computes: the session lets the devices finish once in
+        `train.log_every` steps, where it reads `losses`. But in float16 each step waits to learn
+        whether the gradient overflowed.
         """
         mx.random.seed(_seed(self.config.seed, number))
         truth, per_term = self._loss.prepare(batch.masks)
@@ -163,7 +167,7 @@ class Learner:
     def _pass(self, images: np.ndarray, truth: list, factors: mx.nd.NDArray) -> List[mx.nd.NDArray]:
         """Forward and backward of samples over the devices; their terms of the loss."""
         contexts = self.contexts[: len(images)]
-        shares = [_split(array, contexts) for array in (images, *truth)]
+        shares = [self._feed.split(array, contexts) for array in (images, *truth)]
         passes = [
             partial(self._forward, x, y, factors.as_in_context(c)) for c, x, *y in zip(contexts, *shares)
         ]
@@ -414,11 +418,6 @@ def _encoder(net: models.Network, config: Config) -> list:
         if is_set and not found:
             raise UserError(f"train.{key}: model {config.model.name} has none; set model.encoder")
     return found
-
-
-def _split(array: np.ndarray, contexts: list) -> list:
-    whole = mx.nd.array(array, dtype=array.dtype, ctx=mx.cpu())
-    return gluon.utils.split_and_load(whole, contexts, even_split=False)
 
 
 def _slots(state: Any) -> list:
