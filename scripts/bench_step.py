@@ -27,7 +27,7 @@ from pathlib import Path
 
 import turns
 
-from segtrain.machines.threads import cores
+from segtrain.prediction.threads import cores
 
 WIDTHS, CLASSES, BATCH, SIDE = (32, 64, 128, 256, 512), 21, 4, 256
 PEERS = ("gluon", "gluoncv", "gluoncv-own-threads", "torch", "torch-nhwc")

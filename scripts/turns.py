@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-from segtrain.machines.threads import cores
+from segtrain.prediction.threads import cores
 from segtrain.version import __version__
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import os
 from typing import Any
 
 from segtrain.machines import cuda
-from segtrain.machines.threads import threads
+from segtrain.prediction.threads import threads
 from segtrain.version import __version__ as __version__
 
 # MXNet takes half of the cores for granted to be hyper-threads; it reads this when it is imported.

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "segtrain"
 BOTTOM = {"errors", "version", "threads", "memory", "stopping", "heartbeat"}
 MACHINE = {"elf", "driver", "cuda"}
-BUNDLE = {"infer", "pictures", "runtimes", "tiling", "video"}
+BUNDLE = {"infer", "pictures", "runtimes", "threads", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}
 MIDDLE = {"run", "models", "data", "losses", "metrics", "schedule", "devices"}
 FORMATS = {"bundle", "network", "symbols", "portable", "fold", "parity"}

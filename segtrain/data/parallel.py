@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Callable, Deque, Iterable, Iterator, TypeVar
 
-from segtrain.machines.threads import cpus
+from segtrain.prediction.threads import cpus
 
 Result = TypeVar("Result")
 

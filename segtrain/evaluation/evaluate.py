@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from segtrain.evaluation import events, metrics
 from segtrain.evaluation.metrics import Counts
 from segtrain.machines.ranks import ALONE, Ranks
 from segtrain.prediction.infer import Policy, Predictor
+from segtrain.prediction.threads import cpus
 
 AHEAD = 1 << 28  # bytes of samples that wait their turn
 Item = TypeVar("Item")
@@ -197,7 +197,7 @@ def _look(
     probabilistic: bool,
 ) -> Iterator[Seen]:
     """Each of the samples with its prediction, in order, until `stop` asks to; the next are read."""
-    readers = max(1, min(4, (os.cpu_count() or 1) - 1))
+    readers = max(1, min(4, cpus() - 1))
     samples = _ahead(dataset.read, indices, readers)
     named = zip((dataset.ids[index] for index in indices), samples)
     for group in _of_one_size(named, predictor):

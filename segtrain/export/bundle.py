@@ -19,7 +19,7 @@ from segtrain.errors import SegtrainError
 from segtrain.prediction import runtimes
 from segtrain.version import __version__
 
-CODE = ("infer.py", "pictures.py", "runtimes.py", "tiling.py", "video.py")
+CODE = ("infer.py", "pictures.py", "runtimes.py", "threads.py", "tiling.py", "video.py")
 SIGNALS_CODE = (*CODE, "records.py")
 _DOCUMENTS = ("README.md", "parity.json")
 _LARGEST_DOCUMENT = 64 * 2**20  # bytes of a JSON file

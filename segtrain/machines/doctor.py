@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional
 
 from segtrain.errors import SegtrainError
 from segtrain.machines import cuda, driver, elf, memory
-from segtrain.machines.threads import cores, quota
+from segtrain.prediction.threads import cores, quota
 from segtrain.version import __version__
 
 HEADLESS = "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9'"

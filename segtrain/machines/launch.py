@@ -20,7 +20,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence
 from segtrain.errors import LOST, SegtrainError, Stopped, UserError
 from segtrain.machines import heartbeat
 from segtrain.machines.places import HERE, Place, Plan, Settings, plan
-from segtrain.machines.threads import cores
+from segtrain.prediction.threads import cores
 
 JOINING = 25.0  # seconds in which all must have found each other, once all look
 BUSY = 900.0  # seconds without a step in which a process may compute; one that waits gets less

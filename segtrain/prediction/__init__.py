@@ -1,4 +1,4 @@
 """From pictures and records to masks.
 
-A bundle takes infer, pictures, records, runtimes, tiling and video with it as they are.
+A bundle takes infer, pictures, records, runtimes, threads, tiling and video with it as they are.
 """

@@ -25,7 +25,7 @@ if not __package__:  # in a bundle, whose modules beside this one become a packa
     sys.modules[__package__] = ModuleType(__package__)
     sys.modules[__package__].__path__ = [str(Path(__file__).resolve().parent)]
 
-from . import runtimes, tiling, video
+from . import runtimes, threads, tiling, video
 from .pictures import (
     ENDINGS,
     File,
@@ -334,13 +334,6 @@ def _kind(endings: set[str]) -> str:
 # ---- the bundle
 
 
-def cores() -> int:
-    """The physical cores that this process may run on."""
-    cpus = os.sched_getaffinity(0)
-    files = [Path(f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list") for i in cpus]
-    return len({f.read_text() if f.exists() else str(f) for f in files})
-
-
 def load(
     bundle: Path, context, name: str | None = None, runtime: str | None = None
 ) -> tuple[Callable, dict]:
@@ -449,7 +442,7 @@ def _arguments() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line of a bundle."""
     options = _arguments().parse_args(arguments)
-    os.environ.setdefault("OMP_NUM_THREADS", str(cores()))  # MXNet would use half of them
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads.threads()))  # MXNet would use half of them
     import mxnet as mx
 
     context = mx.cpu() if options.gpu is None else mx.gpu(options.gpu)

@@ -27,7 +27,7 @@ from segtrain.errors import Stopped, UserError
 from segtrain.machines import heartbeat
 from segtrain.machines.devices import contexts as find_devices
 from segtrain.machines.ranks import ALONE, Ranks, join
-from segtrain.machines.threads import cpus
+from segtrain.prediction.threads import cpus
 from segtrain.run import Run, is_taken, write
 from segtrain.training import trial
 from segtrain.training.learner import Learner, Step

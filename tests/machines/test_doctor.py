@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from segtrain.machines import doctor, memory, threads
+from segtrain.machines import doctor, memory
 from segtrain.machines.doctor import Answer
+from segtrain.prediction import threads
 
 FILES = Path(__file__).parent / "files"
 HERE = [sys.executable, "-m", "segtrain", "doctor", "--json", "-"]

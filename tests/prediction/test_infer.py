@@ -1,6 +1,6 @@
 """The inference that segtrain and its bundles share, on networks small enough to reason about."""
 
-import inspect
+import os
 
 import mxnet as mx
 import numpy as np
@@ -11,8 +11,7 @@ from mxnet.gluon import nn
 
 from segtrain.data.dataset import palette
 from segtrain.layers import Fit
-from segtrain.machines import threads
-from segtrain.prediction import infer
+from segtrain.prediction import infer, threads
 from segtrain.prediction.infer import Policy, Predictor
 
 
@@ -112,9 +111,14 @@ def test_the_palette_is_pascal_vocs():
     ]
 
 
-def test_it_uses_the_threads_that_segtrain_does():
-    """The rule is written twice, because infer.py stands alone; equal threads, equal bits."""
-    assert inspect.getsource(infer.cores) == inspect.getsource(threads.cores)
+def test_a_bundle_uses_no_more_threads_than_a_container_may(monkeypatch, tmp_path):
+    """As many as segtrain: equal threads, equal bits."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    monkeypatch.setattr(threads, "quota", lambda: 2.5)
+    with pytest.raises(SystemExit):  # no bundle lies beside the package's infer.py
+        infer.main(["none.png", "--out", str(tmp_path)])
+    assert os.environ["OMP_NUM_THREADS"] == str(threads.threads()) == "2"
 
 
 def test_inputs_are_files_folders_and_globs(tmp_path):

@@ -158,7 +158,8 @@ def test_a_bundle_labels_as_the_run_does(home):
     code, text = run("export", home / "run", "--out", home / "bundle")
     assert code == 0, text
     names = {"model-symbol.json", "model-0000.params", "model.json", "parity.json"}
-    scripts = {"infer.py", "pictures.py", "tiling.py", "video.py", "runtimes.py", "records.py"}
+    scripts = {f"{name}.py" for name in ("infer", "pictures", "records", "runtimes", "threads")}
+    scripts |= {"tiling.py", "video.py"}
     assert {p.name for p in (home / "bundle").iterdir()} == {*names, *scripts, "README.md"}
     parity = json.loads((home / "bundle/parity.json").read_text())
     assert parity["passed"] and [row["length"] for row in parity["images"]] == [100, 137, 32]

@@ -13,7 +13,9 @@ PINNED = mx.cpu_pinned(0)  # in a CPU build it is plain memory, of a context of 
 
 @pytest.mark.parametrize("place", [mx.cpu(), PINNED])
 @given(
-    st.lists(st.integers(1, 7), min_size=1, max_size=6), st.integers(1, 3), st.sampled_from(["uint8", "float32"])
+    st.lists(st.integers(1, 7), min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.sampled_from(["uint8", "float32"]),
 )
 def test_each_device_has_its_samples(place, counts, devices, dtype):
     """Also when the loader fills its memory again before any device has looked."""
