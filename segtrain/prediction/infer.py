@@ -12,10 +12,10 @@ import argparse
 import glob
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, ContextManager, Iterable, Iterator, NamedTuple, Sequence
 
 import cv2
 import numpy as np
@@ -43,6 +43,7 @@ WHOLE = 2**22  # pixels; an image of more goes through in windows, unless --wind
 SIDE, OVERLAP = 1024, 0.25  # of those windows
 TOGETHER = 2**18  # pixels of images that go together: with more, the scores leave a CPU's cache
 MOST = 8  # of these images, lest the first waits long for the last to be read
+SEARCH = "MXNET_CUDNN_AUTOTUNE_DEFAULT"  # for a convolution's fastest algorithm: 0 for none
 
 
 class Policy(NamedTuple):
@@ -100,6 +101,7 @@ class Predictor:
         self._stride = 1 if side else stride
         self.policy = policy._replace(window=side) if side else policy
         self.batch: int | None = None
+        self._first: list[int] | None = None  # the sides of what went through first
 
     def mask(self, image: np.ndarray) -> np.ndarray:
         """The class ids (H, W) uint8 of an image (H, W, C) uint8 or float32."""
@@ -120,7 +122,8 @@ class Predictor:
         """
         if self.windows(image.shape):
             return self.probabilities(image)
-        return _cut(self._run(image[None]).asnumpy(), image.shape[:-1])[0]
+        with self._searching(image.shape[:-1]):
+            return _cut(self._run(image[None]).asnumpy(), image.shape[:-1])[0]
 
     def windows(self, shape: Sequence[int]) -> tiling.Windows | None:
         """The windows in which an image of this shape (H, W, C) goes through; None: it goes whole."""
@@ -166,9 +169,10 @@ class Predictor:
         place = tuple(slice(0, length) for length in size)
         found: Iterable[np.ndarray | None] = [None] * len(images)
         if self.policy.views == [(1.0, False)]:
-            scores = self._run(batch)
-            ids = _cut(argmax(scores), size)
-            found = _cut(softmax(scores), size) if probabilities else found
+            with self._searching(size):
+                scores = self._run(batch)
+                ids = _cut(argmax(scores), size)
+                found = _cut(softmax(scores), size) if probabilities else found
         else:
             average = self._average(batch)
             ids = np.stack([highest(planes) for planes in average])
@@ -178,9 +182,10 @@ class Predictor:
     def _average(self, batch: np.ndarray) -> np.ndarray:
         """Probabilities (N, classes, H, W) of images (N, H, W, C), over the policy's views."""
         first, *others = self.policy.views
-        total = self._view(batch, *first)
-        for view in others:
-            total += self._view(batch, *view)
+        with self._searching(batch.shape[1:-1]):
+            total = self._view(batch, *first)
+            for view in others:
+                total += self._view(batch, *view)
         return total / (1 + len(others)) if others else total
 
     def _view(self, batch: np.ndarray, scale: float, flip: bool) -> np.ndarray:
@@ -208,9 +213,40 @@ class Predictor:
         """
         import mxnet as mx
 
-        sides = [self._side or -(-n // self._stride) * self._stride for n in batch.shape[1:-1]]
+        sides = self._sides(batch.shape[1:-1])
         batch = np.ascontiguousarray(np.moveaxis(pad(batch, sides), -1, 1))
         return self._forward(mx.nd.array(batch, ctx=self._context, dtype=batch.dtype))
+
+    def _sides(self, size: Sequence[int]) -> list[int]:
+        """Those of what the network is given for images of this size."""
+        return [self._side or -(-n // self._stride) * self._stride for n in size]
+
+    def _searching(self, size: Sequence[int]) -> ContextManager[None]:
+        """Within it cuDNN may search for the algorithms that are fastest for images of this size.
+
+        If it is a window's, or that of the first image: others may never come again.
+        """
+        sides = self._sides(size)
+        self._first = self._first or sides
+        window = self._sides([self.policy.window or SIDE] * len(sides))
+        return nullcontext() if sides in (self._first, window) else unsearched()
+
+
+@contextmanager
+def unsearched() -> Iterator[None]:
+    """Within it cuDNN chooses algorithms by its rules, unless the environment says otherwise.
+
+    A search runs them all, for each convolution and each shape, before the first image of that shape.
+    MXNet asks the environment in a thread of its own, when it gets there: read the scores within.
+    """
+    if SEARCH in os.environ:
+        yield
+        return
+    os.environ[SEARCH] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[SEARCH]
 
 
 def argmax(scores: Any) -> np.ndarray:

@@ -95,6 +95,70 @@ def test_windows_agree_inside_beyond_the_receptive_field():
     assert np.abs(whole - tiled)[:, ~inside].max() > 1e-3
 
 
+class Asked:
+    """A network that notes what the environment says of cuDNN's search, till its scores are read."""
+
+    context = mx.cpu()
+
+    def __init__(self):
+        self.said = {}  # by the sides of what it was given
+
+    def __call__(self, x):
+        self._shape = len(x), 2, *x.shape[2:]
+        self._now = os.environ.get(infer.SEARCH, "search")
+        assert self.said.setdefault(x.shape[2:], self._now) == self._now
+        return self
+
+    def asnumpy(self):
+        assert os.environ.get(infer.SEARCH, "search") == self._now
+        return np.zeros(self._shape, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("policy", "sizes", "said"),
+    [
+        (Policy(), [(30, 30), (31, 32), (30, 41), (32, 32)], {(32, 32): "search", (32, 44): "0"}),
+        (Policy(flip=True), [(30, 41), (8, 8)], {(32, 44): "search", (8, 8): "0"}),
+        (
+            Policy((0.5, 1.0)),
+            [(32, 32), (40, 32)],
+            {(32, 32): "search", (16, 16): "search", (40, 32): "0", (20, 16): "0"},
+        ),
+        (
+            Policy(window=16),
+            [(32, 40), (16, 9), (9, 40)],
+            {(16, 16): "search", (16, 12): "0", (12, 16): "0"},
+        ),
+        (Policy(window=16), [(8, 8), (16, 40)], {(8, 8): "search", (16, 16): "search"}),
+        (Policy((0.5, 1.0), window=16), [(20, 16), (16, 40)], {(16, 16): "search", (8, 8): "search"}),
+    ],
+)
+@pytest.mark.parametrize("of_the_user", [None, "0", "2"])
+def test_cudnn_searches_for_sizes_that_come_again(monkeypatch, policy, sizes, said, of_the_user):
+    """Windows' and the first image's; for each new size it would take seconds. The user's word counts."""
+    monkeypatch.delenv(infer.SEARCH, raising=False)
+    if of_the_user:
+        monkeypatch.setenv(infer.SEARCH, of_the_user)
+    looks = [Predictor.mask, Predictor.probabilities, lambda p, x: p.each([x, x])]
+    looks += [Predictor.scores] if policy == Policy() else []
+    for look in looks:
+        network = Asked()
+        made = Predictor(network, mx.cpu(), policy, stride=4)
+        for size in sizes:
+            look(made, image(*size))
+        assert network.said == {sides: of_the_user or word for sides, word in said.items()}
+        assert os.environ.get(infer.SEARCH) == of_the_user
+
+
+def test_a_network_of_one_size_is_always_searched_for(monkeypatch):
+    monkeypatch.delenv(infer.SEARCH, raising=False)
+    network = Asked()
+    made = Predictor(network, mx.cpu(), side=16)
+    for size in ((5, 7), (16, 16), (40, 9)):
+        made.mask(image(*size))
+    assert network.said == {(16, 16): "search"}
+
+
 def test_mask_is_the_argmax_of_the_scores():
     made = predictor()
     assert (made.mask(image(30, 41)) == made.scores(image(30, 41)).argmax(axis=0)).all()
