@@ -22,7 +22,7 @@ from typing_extensions import get_type_hints
 
 from segtrain.errors import UserError, nearest
 
-VARIABLE = "SEGTRAIN_PLUGINS"  # files and modules, with os.pathsep between them
+VARIABLE = "SEGTRAIN_PLUGINS"  # files and modules, with os.pathsep or line ends between them
 _own: dict[str, dict[str, Callable]] = {
     kind: {} for kind in ("models", "data", "measures", "losses", "augmentations")
 }
@@ -85,7 +85,8 @@ def use_known() -> None:
 
 def known() -> list[str]:
     """The files and modules in use, as SEGTRAIN_PLUGINS names them for processes begun from here."""
-    return [name for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    value = os.environ.get(VARIABLE, "")
+    return [name for name in value.split("\n" if "\n" in value else os.pathsep) if name]
 
 
 def use(name: str) -> None:
@@ -110,7 +111,9 @@ def use(name: str) -> None:
         raise UserError(
             f"--plugins {name}: Python has another module of that name, {found}: rename the file"
         )
-    os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys([*known(), str(path) if is_file else name]))
+    names = dict.fromkeys([*known(), str(path) if is_file else name])
+    between = "\n" if any(os.pathsep in each for each in names) else os.pathsep
+    os.environ[VARIABLE] = between.join([*names, ""])
 
 
 def sources(*kinds: str) -> dict[str, str]:

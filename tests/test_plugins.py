@@ -184,3 +184,19 @@ def test_a_variable_names_plug_ins_too_and_from_python_an_import_does(home):
     assert code == 0 and "channels of its one layer" in text
     script = "import mine; from segtrain import plugins; assert 'mynet' in plugins.names('models')"
     subprocess.run([sys.executable, "-c", script], cwd=home, check=True)
+
+
+def test_a_path_may_hold_what_separates_paths(home):
+    """For the processes begun from there too, and after a name without one."""
+    (home / "run:1").mkdir()
+    (home / "mine.py").rename(home / "run:1/mi:ne.py")
+    (home / "other.py").write_text("")
+    child = "from segtrain import plugins; plugins.use_known(); print(plugins.names('models'))"
+    script = (
+        "import subprocess, sys; from segtrain import plugins\n"
+        "plugins.use('other.py'); plugins.use('run:1/mi:ne.py')\n"
+        f"assert plugins.known() == [{str(home / 'other.py')!r}, {str(home / 'run:1/mi:ne.py')!r}]\n"
+        f'subprocess.run([sys.executable, "-c", {child!r}], cwd="/", check=True)'
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=home, capture_output=True, text=True)
+    assert "'mynet'" in done.stdout, done.stderr

@@ -135,7 +135,7 @@ class Asked:
 )
 @pytest.mark.parametrize("of_the_user", [None, "0", "2"])
 def test_cudnn_searches_for_sizes_that_come_again(monkeypatch, policy, sizes, said, of_the_user):
-    """Windows' and the first image's; for each new size it would take seconds. The user's word counts."""
+    """Windows', and the first image's; each new one would take seconds. The user's word counts."""
     monkeypatch.delenv(infer.SEARCH, raising=False)
     if of_the_user:
         monkeypatch.setenv(infer.SEARCH, of_the_user)
