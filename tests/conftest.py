@@ -39,6 +39,20 @@ def _cache(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def gpus() -> list:
+    """The GPUs that this MXNet can run on, or a skip."""
+    from segtrain.machines import cuda, devices, driver
+
+    cards = driver.cards() if devices.built_for_gpus() else []
+    numbers = [card.number for card in cards if not cuda.unusable(card)]
+    if not numbers:
+        pytest.skip("no GPU that this MXNet can use")
+    import mxnet as mx
+
+    return [mx.gpu(number) for number in numbers]
+
+
 def write_pair(home: Path, name: str, image: np.ndarray, mask: np.ndarray) -> None:
     for kind, pixels in (("images", image[..., ::-1]), ("masks", mask)):
         path = home / kind / f"{name}.png"

@@ -298,11 +298,11 @@ def test_scores_of_a_float16_network(loss):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not mx.context.num_gpus(), reason="no GPU that MXNet can use")
 @all_losses
-def test_a_gpu_gives_what_a_cpu_does(loss):
-    block = block_of(loss, contexts=[CPU, mx.gpu()])
-    cpu, gpu = (run(block, logits(), truth(), [place]) for place in (CPU, mx.gpu()))
+def test_a_gpu_gives_what_a_cpu_does(gpus, loss):
+    places = [CPU, gpus[0]]
+    block = block_of(loss, contexts=places)
+    cpu, gpu = (run(block, logits(), truth(), [place]) for place in places)
     assert gpu[0] == pytest.approx(cpu[0], rel=1e-4)
     assert np.allclose(cpu[1], gpu[1], rtol=1e-3, atol=1e-7)
 

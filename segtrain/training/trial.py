@@ -51,7 +51,8 @@ def largest_batch(config: Config, dataset: Dataset, weights: np.ndarray, context
 
 def is_of_memory(message: str) -> bool:
     """Whether MXNet or the system says that memory is full."""
-    signs = ("out of memory", "failed to allocate", "bad_alloc", "cannot allocate memory")
+    of_cuda = ("out of memory", "status_alloc_failed")
+    signs = (*of_cuda, "failed to allocate", "bad_alloc", "cannot allocate memory")
     return any(sign in message.lower() for sign in signs)
 
 

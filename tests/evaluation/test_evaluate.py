@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import mxnet as mx
@@ -53,6 +55,23 @@ def scores(home, *arguments):
 def read(path):
     with Image.open(path) as file:
         return np.asarray(file)
+
+
+@pytest.mark.parametrize(("quota", "readers"), [(3.5, 2), (0.5, 1)])
+def test_a_container_reads_in_no_more_threads_than_it_may_use(home, monkeypatch, quota, readers):
+    trained = open_trained(home / "a", "cpu")
+    val, seen = open_split(trained.config.data, "val"), set()
+    look = val.read
+
+    def read(index):
+        seen.add(threading.get_ident())
+        time.sleep(0.05)  # so that no thread is free for the next one
+        return look(index)
+
+    monkeypatch.setattr(val, "read", read)
+    monkeypatch.setattr("segtrain.prediction.threads.quota", lambda: quota)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(64))
+    assert evaluate.evaluate(trained.predictor(), val) and len(seen) == readers
 
 
 def test_predictions_read_back_give_the_same_scores(home):

@@ -219,11 +219,7 @@ def test_more_threads_than_cores(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_on_a_real_card():
-    from segtrain.machines import cuda, driver
-
-    if not any(cuda.unusable(card) is None for card in driver.cards()):
-        pytest.skip("no GPU that this MXNet has code for")
+def test_on_a_real_card(gpus):
     result, found = examined(HERE)
     usable = [card for card in result["facts"]["cards"] if not card["unusable"]]
     for card in usable:

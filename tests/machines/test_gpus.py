@@ -287,13 +287,13 @@ def test_a_cpu_build():
 
 
 @pytest.mark.gpu
-def test_on_a_real_card():
+def test_on_real_cards(gpus):
     import mxnet as mx
 
-    from segtrain.machines import cuda, devices, driver
+    from segtrain.machines import devices
 
-    usable = [c for c in driver.cards() if devices.built_for_gpus() and not cuda.unusable(c)]
-    if not usable:
-        pytest.skip("no GPU that this MXNet can use")
-    assert devices.contexts("auto") == devices.contexts("gpu") == [mx.gpu(c.number) for c in usable]
-    assert (mx.nd.ones(3, ctx=mx.gpu(usable[0].number)) * 2).asnumpy().tolist() == [2, 2, 2]
+    assert devices.contexts("auto") == devices.contexts("gpu") == gpus
+    for some in (gpus[:1], gpus[::2], gpus[::-1]):  # of three cards gpu:0,2
+        named = ",".join(str(gpu.device_id) for gpu in some)
+        assert devices.contexts(f"gpu:{named}") == devices.contexts(named) == some
+        assert all((mx.nd.ones(3, ctx=gpu) * 2).asnumpy().tolist() == [2, 2, 2] for gpu in some)

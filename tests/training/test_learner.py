@@ -24,15 +24,17 @@ def batch(count=7):
 
 
 def learner(devices, first=0, **train):
+    return learner_on([mx.cpu(first + i) for i in range(devices)], **train)
+
+
+def learner_on(contexts, **train):
     config = parse(
         {
             "model": {"name": "unet", "widths": [8, 16], "norm": train.pop("norm", "none")},
             "train": {"loss": {"ce": 1, "dice": 0.5, "focal": 0.5}, **train},
         }
     )
-    return Learner(
-        config, DATA, np.array([1.0, 2, 3, 4]), [mx.cpu(first + i) for i in range(devices)], 10
-    )
+    return Learner(config, DATA, np.array([1.0, 2, 3, 4]), contexts, 10)
 
 
 def gradients(learning):
@@ -255,15 +257,59 @@ def test_any_number_of_arrays_is_looked_through():
 
 
 @pytest.mark.gpu
-def test_float16_trains_to_nearly_the_same_losses():
-    if not mx.context.num_gpus():
-        pytest.skip("no GPU that MXNet sees")
+@pytest.mark.parametrize("kvstore", ["device", "nccl"])
+@pytest.mark.parametrize("count", [7, 1])
+def test_gradients_of_gpus_are_those_of_a_cpu(gpus, kvstore, count):
+    """On one card and on all; but for what tensor cores round."""
+    if kvstore == "nccl" and not mx.runtime.Features().is_enabled("NCCL"):
+        pytest.skip("an MXNet without NCCL")
+    one = learner(1)
+    one.step(batch(count), 0)
+    expected, losses = gradients(one), one.losses()[0].losses
+    for contexts in (gpus[:1], gpus):
+        learning = learner_on(contexts, kvstore=kvstore)
+        learning.step(batch(count), 0)
+        for name, copies in gradients(learning).items():
+            scale = np.abs(expected[name][0]).max()
+            assert all(np.abs(copy - expected[name][0]).max() <= 0.02 * scale for copy in copies), name
+            assert all((copy == copies[0]).all() for copy in copies)
+        assert learning.losses()[0].losses == pytest.approx(losses, rel=0.01)
+
+
+def losses_over_one_memory(contexts):
+    """Of steps whose batches all lie in the same memory, one after the other, as the loader's do."""
+    learning, whole = learner_on(contexts, norm="batch"), batch()
+    images, masks = whole.images.copy(), whole.masks.copy()
+    for number in range(8):
+        images[:], masks[:] = np.roll(whole.images, number, 0), np.roll(whole.masks, number, 0)
+        learning.step(Batch(images, masks, whole.indices), number)
+    images[:] = masks[:] = 0
+    return [step.loss for step in learning.losses()]
+
+
+@pytest.mark.gpu
+def test_batches_reach_gpus_before_their_memory_is_written_to_again(gpus):
+    for contexts in (gpus[:1], gpus):
+        cpus = [mx.cpu(i) for i in range(len(contexts))]
+        found = losses_over_one_memory(contexts)
+        assert found == pytest.approx(losses_over_one_memory(cpus), rel=0.02)
+
+
+def test_batches_are_used_before_their_memory_is_written_to_again(monkeypatch):
+    """Out of memory that is kept, as for GPUs, to the bits of memory that is not."""
+    expected = losses_over_one_memory([mx.cpu(1), mx.cpu(2)])
+    monkeypatch.setattr("segtrain.training.learner.host", lambda contexts: mx.cpu_pinned(0))
+    assert losses_over_one_memory([mx.cpu(1), mx.cpu(2)]) == expected
+
+
+@pytest.mark.gpu
+def test_float16_trains_to_nearly_the_same_losses(gpus):
     half, single = (
         Learner(
             parse({"model": {"widths": [8, 16]}, "train": {"precision": precision}}),
             DATA,
             np.ones(4),
-            [mx.gpu(0)],
+            gpus,
             10,
         )
         for precision in ("float16", "float32")

@@ -297,6 +297,20 @@ def test_batch_auto_takes_what_fits_and_resume_keeps_it(tmp_path, monkeypatch):
         segtrain.train(asked, tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "pooled_storage_manager.h:157: cudaMalloc retry failed: out of memory",
+        "cudnn_convolution-inl.h:171: Check failed: e == CUDNN_STATUS_SUCCESS (2 vs. 0) : cuDNN: "
+        "CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_what_a_gpu_says_of_its_memory(said):
+    from segtrain.training import trial
+
+    assert trial.is_of_memory(said) and not trial.is_of_memory("an illegal memory access")
+
+
 def test_out_of_memory_says_what_would_fit(tmp_path):
     """In a process that may take little more memory than MXNet needs to start."""
     script = f"""
