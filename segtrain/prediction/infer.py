@@ -101,6 +101,7 @@ class Predictor:
         self._stride = 1 if side else stride
         self.policy = policy._replace(window=side) if side else policy
         self.batch: int | None = None
+        self.searches = context.device_type == "gpu"  # cuDNN, for the fastest algorithms
         self._first: list[int] | None = None  # the sides of what went through first
 
     def mask(self, image: np.ndarray) -> np.ndarray:
@@ -226,6 +227,8 @@ class Predictor:
 
         If it is a window's, or that of the first image: others may never come again.
         """
+        if not self.searches:
+            return nullcontext()
         sides = self._sides(size)
         self._first = self._first or sides
         window = self._sides([self.policy.window or SIDE] * len(sides))

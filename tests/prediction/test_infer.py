@@ -144,6 +144,7 @@ def test_cudnn_searches_for_sizes_that_come_again(monkeypatch, policy, sizes, sa
     for look in looks:
         network = Asked()
         made = Predictor(network, mx.cpu(), policy, stride=4)
+        made.searches = True
         for size in sizes:
             look(made, image(*size))
         assert network.said == {sides: of_the_user or word for sides, word in said.items()}
@@ -154,6 +155,7 @@ def test_a_network_of_one_size_is_always_searched_for(monkeypatch):
     monkeypatch.delenv(infer.SEARCH, raising=False)
     network = Asked()
     made = Predictor(network, mx.cpu(), side=16)
+    made.searches = True
     for size in ((5, 7), (16, 16), (40, 9)):
         made.mask(image(*size))
     assert network.said == {(16, 16): "search"}
