@@ -24,6 +24,7 @@ MASKS = IMAGES | {".gif", ".mat"}
 _INDEXED = {"1", "L", "P", "I", "I;16", "I;16B", "I;16L"}
 _COLOUR = {"RGB", "RGBA", "LA"}
 _ORIENTATION = 274  # the EXIF tag
+_NO_COLOURS = {0: "grey values of which 0 is white (miniswhite)", 3: "places in a palette"}
 
 
 def read_image(path: Path, kind: Kind = Kind(), content: Union[bytes, mmap, None] = None) -> np.ndarray:
@@ -51,7 +52,7 @@ def decode(path: Path, kind: Kind, content: Union[bytes, mmap, None] = None) -> 
     plain = codecs.image(content) if kind == pictures.RGB and isinstance(content, bytes) else None
     if plain is not None:
         return plain
-    if pictures.banded(content):
+    if pictures.misread(content):
         return pictures.checked(_bands(path, content, kind.channels), kind, path)
     return pictures.read(path, kind, content)
 
@@ -62,11 +63,13 @@ def _bands(path: Path, content: Union[bytes, mmap], channels: int) -> np.ndarray
         with tifffile.TiffFile(path if isinstance(content, mmap) else io.BytesIO(content)) as file:
             series, page = file.series[0], file.pages.first
             pixels, axes = series.asarray(), series.axes
-            colour = page.photometric == tifffile.PHOTOMETRIC.RGB
+            meaning = page.photometric
             turned = int(page.tags.valueof(_ORIENTATION, default=1)) != 1
     except Exception as error:  # tifffile raises what its decoders raise
         text = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: {text}: save it as a TIFF without compression") from None
+    if meaning in _NO_COLOURS:
+        raise InputError(f"{path} holds {_NO_COLOURS[meaning]}: save it as RGB or grey")
     if turned:
         raise InputError(f"{path} is stored turned (TIFF tag Orientation): save it upright")
     if "Y" not in axes or "X" not in axes or len(axes) > 3:
@@ -75,6 +78,9 @@ def _bands(path: Path, content: Union[bytes, mmap], channels: int) -> np.ndarray
         raise InputError(f"{path}: the file is damaged: it holds {pixels.size} of its pixels")
     pixels = np.moveaxis(pixels, [axes.index("Y"), axes.index("X")], [0, 1])
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    if channels == 3 and pixels.shape[2] == 1:
+        return np.repeat(pixels, 3, axis=2)
+    colour = meaning == tifffile.PHOTOMETRIC.RGB
     return pixels[..., :3] if channels == 3 and colour and pixels.shape[2] == 4 else pixels
 
 

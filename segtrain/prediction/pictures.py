@@ -21,6 +21,7 @@ import numpy as np
 
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".npy"}
 DEPTHS = {"uint8": 8, "uint16": 16, "int16": 16, "float32": 32, "float64": 32}
+_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # of TIFFs, that OpenCV reads: none, CCITT, LZW, ...
 LARGE = 2**26  # bytes; a larger file isn't held in memory beside what is decoded from it
 
 File = ContextManager[Callable[[Any], None]]  # one in the making: it gives what adds a part of an image
@@ -101,10 +102,11 @@ def _ordered(image: np.ndarray, channels: int) -> np.ndarray:
     return image.reshape(*image.shape[:2], -1)
 
 
-def banded(content: bytes | mmap) -> bool:
-    """Whether a file is a TIFF with bands or pages that OpenCV would misread, or drop.
+def misread(content: bytes | mmap) -> bool:
+    """Whether a file is a TIFF with bands, pages or a compression that OpenCV would misread, or drop.
 
-    It reads one page of grey, RGB, or RGBA of 16 bits; 8-bit colours it multiplies with alpha.
+    It reads one page of grey, RGB, or RGBA of 16 bits; 8-bit colours it multiplies with alpha, and
+    those that it can't decompress it gives out as black.
     """
     if content[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
         return True
@@ -118,7 +120,7 @@ def banded(content: bytes | mmap) -> bool:
     rgb = tags.get(262) in (2, 6, 32845)  # PhotometricInterpretation: RGB, YCbCr, LogLuv
     apart = tags.get(284) == 2  # PlanarConfiguration
     bands = samples > 4 or not rgb or apart or (samples == 4 and bits == 8)
-    return pages > 1 or (samples > 1 and bands)
+    return pages > 1 or (samples > 1 and bands) or tags.get(259, 1) not in _COMPRESSIONS
 
 
 def upright(content: bytes) -> bool:
@@ -155,10 +157,10 @@ def read(path: Path, kind: Kind = RGB, content: bytes | mmap | None = None) -> n
     content = contents(path) if content is None else content
     if path.suffix.lower() == ".npy" or content[:6] == b"\x93NUMPY":
         return checked(array(path, content), kind, path)
-    if banded(content):
+    if misread(content):
         raise InputError(
-            f"{path}: a TIFF of several pages or bands, which OpenCV can't read: save it as "
-            ".npy, an array (height, width, channels)"
+            f"{path}: a TIFF of several pages or bands, or compressed in a way that OpenCV can't read: "
+            "save it as .npy, an array (height, width, channels)"
         )
     image = decode(content, kind, path if isinstance(content, mmap) else None)
     if image is None:
