@@ -83,7 +83,6 @@ def _work(folder: Path, devices: str) -> Dict[str, Any]:
     trained = open_trained(folder / "run", devices)
     val, policy = open_split(config.data, "val"), policy_of(config)
     scores = evaluate(trained.predictor(policy), val)
-    assert scores is not None
     say("exporting, and checking the bundle in a fresh process")
     parity = export(folder / "run", folder / "bundle")
     for index in range(8):

@@ -124,7 +124,6 @@ def evaluate(
         measures=[name.strip() for name in measures.split(",") if name.strip()],
         keep=_keeper(trained, predictions, dataset.ids),
     )
-    assert result is not None
     result.update(split=split, runs=[str(path) for path in (run, *others)])
     alone = trained.config is not None and not others
     result["recipe"] = recipe_of(Run.open(run)) if alone else None

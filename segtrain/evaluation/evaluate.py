@@ -17,7 +17,7 @@ from tqdm import tqdm
 from segtrain import plugins
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset, Sample
-from segtrain.errors import UserError
+from segtrain.errors import Stopped, UserError
 from segtrain.evaluation import events, metrics
 from segtrain.evaluation.metrics import Counts
 from segtrain.machines.ranks import ALONE, Ranks
@@ -52,8 +52,8 @@ def evaluate(
     measures: Sequence[str] = (),
     keep: Callable[[str, np.ndarray], None] = lambda name, mask: None,
     ranks: Ranks = ALONE,
-) -> dict[str, Any] | None:
-    """The result of `segtrain eval` as a dict for JSON; None where `stop` asked to.
+) -> dict[str, Any]:
+    """The result of `segtrain eval` as a dict for JSON; Stopped where `stop` asked to.
 
     measures: modules of segtrain.measures, whose scores are added; keep: called with each sample's
     id and predicted mask, in order, in a thread of its own; ranks: processes that share the samples,
@@ -72,7 +72,7 @@ def evaluate(
     counted = tqdm(_ahead(book.add, seen), total=len(mine), desc="eval", disable=None, leave=False)
     rows = list(counted)
     if len(rows) < len(mine):
-        return None
+        raise Stopped("stopped before all was scored")
     rows = book.pool(rows, ranks)
     seconds = time.perf_counter() - begun
     return {

@@ -52,7 +52,6 @@ def scored(
         return {**read(kept), "recipe": recipe}
     predictor = open_trained(path, device).predictor(asked)
     result = evaluate(predictor, dataset, tolerance_ms=config.eval.tolerance_ms)
-    assert result is not None
     result.update(split=split, runs=[str(path)])
     kept.parent.mkdir(exist_ok=True)
     write(kept, json.dumps(result))

@@ -68,7 +68,6 @@ def average(path: Path, out: Path, last: int = 5, device: str = "auto") -> dict[
         val,
         tolerance_ms=config.eval.tolerance_ms,
     )
-    assert result is not None
     names = [{"name": one.name, "epoch": one.age[0], "batch": one.age[1]} for one in chosen]
     _write(run, out, net, {**_new(state, result["miou"]), "averaged": names})
     before = scored(path, device=device)

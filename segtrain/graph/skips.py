@@ -42,7 +42,6 @@ def worth(trained: Trained, dataset: Dataset, policy: Policy = Policy()) -> Dict
 def _score(trained: Trained, dataset: Dataset, policy: Policy) -> Dict[str, Any]:
     _fresh(trained.net)
     result = evaluate(trained.predictor(policy), dataset)
-    assert result is not None
     if result["miou"] is None:
         raise UserError("every pixel of the split is ignored: there is no score")
     return result

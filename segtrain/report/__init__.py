@@ -36,7 +36,6 @@ def report(
     dataset = open_split(trained.config.data, split, trained.classes)
     predictor = trained.predictor(policy_of(trained.config))
     scores = scores or evaluate(predictor, dataset, tolerance_ms=trained.config.eval.tolerance_ms)
-    assert scores is not None
     worst, best = cases.extremes([image["miou"] for image in scores["images"]], images)
     drawn = cases.draw(trained, predictor, dataset, [*worst, *best])
     described = graph.describe(_counted(trained.config, trained))

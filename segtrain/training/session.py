@@ -201,14 +201,15 @@ class Session:
         self._report(Epoch(row, result))
 
     def _evaluate(self, row: Dict[str, Any]) -> Dict[str, Any]:
-        with self.learner.judged():
-            allowed, ranks = self.config.eval.tolerance_ms, self.learner.ranks
-            result = evaluate(self.predictor, self.val, self.stop, allowed, ranks=ranks)
-            if result:
+        allowed, ranks = self.config.eval.tolerance_ms, self.learner.ranks
+        try:
+            with self.learner.judged():
+                result = evaluate(self.predictor, self.val, self.stop, allowed, ranks=ranks)
                 self._show_pictures(row["step"])
-        if result is None:
+        except Stopped:
             self._save()
-            raise Stopped(f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})")
+            why = f"stopped in the evaluation of epoch {row['epoch']} ({self.stop.reason})"
+            raise Stopped(why) from None
         self.evaluated = row["epoch"], result
         row.update(miou=result["miou"], pixel_accuracy=result["pixel_accuracy"])
         if "events" in result:
