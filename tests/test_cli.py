@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import run
 
-from segtrain.cli.app import _worded
+from segtrain.cli.wording import worded
 
 
 def refused(text, *parts):
@@ -224,5 +224,5 @@ def test_a_name_that_is_not_utf8_is_told(tmp_path, folder):
 
 def test_an_error_names_the_file_that_was_asked_for():
     """And not the one aside in which it is written first."""
-    line, code = _worded(OSError(errno.EROFS, "Read-only file system", "out/.c.yaml.4854"))
+    line, code = worded(OSError(errno.EROFS, "Read-only file system", "out/.c.yaml.4854"))
     assert code == 2 and line.startswith("out/c.yaml: can't be written (Read-only file system)")

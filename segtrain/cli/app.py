@@ -1,37 +1,19 @@
-"""The Typer app, the options that commands share, and how an error becomes one line."""
+"""The Typer app, what each command of it can do, and how it ends."""
 
-import errno
 import json
 import os
 import re
 import sys
 import traceback
-from enum import Enum
 from itertools import islice
 from pathlib import Path
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional
 
 import typer
 from typer.core import TyperGroup
 from typing_extensions import Annotated
 
-from segtrain.errors import LOST, SegtrainError, UserError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_INSTALL_HEADLESS = (
-    "pip install --force-reinstall --no-deps 'opencv-contrib-python-headless<4.9' mends it"
-)
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-# What Horovod says of the others when one of them has gone: its own words, and Gloo's.
-_LOST = (
-    "Horovod has been shut down",
-    "Read error [",
-    "writev [",
-    "Connection closed by peer [",
-    "Socket closed [",
-    "Timed out waiting",
-)
-
+from segtrain.cli.wording import worded
 
 # What --help shows, in this order; a command that isn't named here comes after these.
 _PANELS = {
@@ -68,7 +50,7 @@ class _Group(TyperGroup):
                 raise
             if _debug:
                 traceback.print_exc()
-            line, code = _worded(error)
+            line, code = worded(error)
         typer.echo(f"segtrain: {line}", err=True)
         raise typer.Exit(code)
 
@@ -85,45 +67,6 @@ def _plugins_first(args: List[str]) -> List[str]:
         else:
             (first if word.startswith("--plugins=") else rest).append(word)
     return [*first, *rest, *args[end:]]
-
-
-def _worded(error: BaseException) -> Tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped at once; what was saved before is whole", 130
-    if isinstance(error, SegtrainError):
-        return str(error), error.exit_code
-    if type(error).__name__ == "MXNetError" and any(words in str(error) for words in _LOST):
-        return LOST, 1
-    if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None):
-        return _of_installation(error), 2
-    if isinstance(error, OSError):
-        return _of_system(error)
-    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
-        line = next((line for line in error.object.splitlines() if not line.isprintable()), "")
-        return f"{ascii(line)[:200]}: a name that isn't UTF-8; rename the file", 2
-    text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
-    return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
-
-
-def _of_installation(error: BaseException) -> str:
-    """What to type where a module or a shared library is missing."""
-    text = str(error)
-    if "libGL" in text:
-        return f"{text}: {_INSTALL_HEADLESS}"
-    if isinstance(error, ImportError) and error.name == "mxnet":
-        return "MXNet isn't installed: pip install 'segtrain[cpu]', or [cu117] for a GPU"
-    return f"{text} (is the installation whole? see --debug)"
-
-
-def _of_system(error: OSError) -> Tuple[str, int]:
-    where = str(error.filename2 or error.filename or "the output folder")
-    where = re.sub(r"(^|/)\.([^/]+)\.\d+$", r"\1\2", where)  # what was being written aside
-    if error.errno in _FULL:
-        return f"{where}: the disk is full; make room, then go on (train: with --resume)", 2
-    if error.errno in _FORBIDDEN:
-        return f"{where}: can't be written ({error.strerror}); give another place", 2
-    return f"{where}: {error.strerror or error}", 2
 
 
 app = typer.Typer(
@@ -178,21 +121,6 @@ def _root(
 Debug = Annotated[
     bool, typer.Option("--debug", callback=_set_debug, help="Show the traceback of an error.")
 ]
-Devices = Annotated[
-    str,
-    typer.Option(
-        metavar="D",
-        help="auto, cpu, gpu, gpu:0,1 or cpu:0,1 (two logical CPUs); only train uses several.",
-    ),
-]
-Format = Annotated[
-    Optional[str],
-    typer.Option("--format", help="Of a bundle's: mxnet (the default), onnx, int8, float16."),
-]
-Runtime = Annotated[
-    Optional[str],
-    typer.Option(metavar="R", help="What runs a bundle: mxnet, onnxruntime, openvino, openvino-bf16."),
-]
 Json = Annotated[
     Optional[Path], typer.Option("--json", metavar="FILE", help="Write the result; - for stdout.")
 ]
@@ -217,87 +145,6 @@ def say(*lines: str) -> None:
     """What a person should read, on stderr: stdout is for results."""
     for line in lines:
         typer.echo(line, err=True)
-
-
-def policy_from(
-    scales: Optional[str],
-    flip: Optional[bool],
-    window: Optional[int],
-    overlap: Optional[float],
-    of: Any,
-    blend: Optional[Enum] = None,
-) -> Any:
-    """The run's inference policy `of`, with what the options say in place of its values."""
-    try:
-        asked = of.scales if scales is None else tuple(float(s) for s in scales.split(","))
-    except ValueError:
-        raise UserError(f"--scales {scales!r}: numbers with commas between, like 0.75,1,1.25") from None
-    if not all(0 < scale < 100 for scale in asked):
-        raise UserError(f"--scales {scales}: each must be positive, like 0.75,1,1.25")
-    return of._replace(
-        scales=asked,
-        flip=of.flip if flip is None else flip,
-        window=of.window if window is None else window,
-        overlap=of.overlap if overlap is None else overlap,
-        blend=of.blend if blend is None else blend.value,
-    )
-
-
-_THROUGH = "How an image goes through the network"
-
-Scales = Annotated[
-    Optional[str],
-    typer.Option(
-        metavar="S,S,...", help="Average over these sizes: 0.75,1,1.25", rich_help_panel=_THROUGH
-    ),
-]
-Flip = Annotated[
-    Optional[bool],
-    typer.Option(
-        "--flip", help="Average with the mirrored image.", show_default=False, rich_help_panel=_THROUGH
-    ),
-]
-Window = Annotated[
-    Optional[int],
-    typer.Option(
-        min=0,
-        metavar="N",
-        help="Side of a sliding window in pixels; 0: always the whole image at once. "
-        "Without it: whole up to 4 megapixels, windows of 1024 that overlap by a quarter beyond.",
-        rich_help_panel=_THROUGH,
-    ),
-]
-Overlap = Annotated[
-    Optional[float],
-    typer.Option(
-        min=0,
-        max=0.95,
-        help="Share of a --window that the next one covers: 0.5 unless a run's config says otherwise.",
-        rich_help_panel=_THROUGH,
-    ),
-]
-
-
-class Blends(str, Enum):
-    """The weights of windows, as in tiling.py."""
-
-    gaussian = "gaussian"
-    uniform = "uniform"
-
-
-Blend = Annotated[
-    Optional[Blends],
-    typer.Option(
-        help="How windows are weighted where they overlap: gaussian by default.",
-        rich_help_panel=_THROUGH,
-    ),
-]
-
-
-With = Annotated[
-    List[Path],
-    typer.Option("--with", metavar="RUN", help="Average probabilities with this run's; repeatable."),
-]
 
 
 def main() -> None:

@@ -6,12 +6,13 @@ from typing import Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices, RunFolder
 
 
 @app.command()
 def average(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     last: Annotated[int, typer.Option(min=2, help="How many checkpoints, the newest ones.")] = 5,
     out: Annotated[
         Optional[Path], typer.Option(help="The new run folder.", show_default="RUN-average")

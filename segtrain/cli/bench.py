@@ -1,20 +1,20 @@
 """segtrain bench."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices, Overrides
+from segtrain.cli.tables import table
 
 
 @app.command()
 def bench(
     target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_CONFIG", help="A bundle, or a config.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Of a config.")
-    ] = None,
+    overrides: Annotated[List[str], Overrides(help="Of a config.")] = [],
     run: Annotated[
         Optional[Path], typer.Option(help="The run that it came from, to be timed beside it.")
     ] = None,
@@ -42,7 +42,7 @@ def bench(
         segtrain bench configs/camvid-unet.yaml data.workers=2
     """
     if target.is_file():
-        result = _config(target, overrides or [], devices, rounds)
+        result = _config(target, overrides, devices, rounds)
     else:
         result = _bundle(target, run, size, batch, rounds, devices)
     write_json(json, result)
@@ -71,34 +71,41 @@ def _bundle(
         raise UserError(
             f"{bundle} is no bundle and no config: give what segtrain export wrote, or a YAML"
         )
-    try:
-        sides = [int(side) for side in size.split("x")] if size else None
-        batches = [int(count) for count in batch.split(",")]
-    except ValueError:
-        raise UserError("--size is like 256x256, and --batch like 1,4") from None
-    if min([*(sides or [1]), *batches]) < 1:
-        raise UserError("--size is like 256x256, and --batch like 1,4")
+    sides, batches = _inputs(size, batch)
     beside = {"the run": open_trained(run, devices).net} if run else {}
     result = time_bundle(bundle, devices, sides, batches, rounds, beside)
     _print(result)
     return result
 
 
+def _inputs(size: Optional[str], batch: str) -> Tuple[Optional[List[int]], List[int]]:
+    """The sides and the batches to time; UserError where they aren't whole numbers from 1 on."""
+    from segtrain.errors import UserError
+
+    try:
+        sides = [int(side) for side in size.split("x")] if size else None
+        batches = [int(count) for count in batch.split(",")]
+        if min([*(sides or []), *batches]) < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError("--size is like 256x256, and --batch like 1,4") from None
+    return sides, batches
+
+
 def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
+    rows = table()
     for column in ("format", "runtime"):
-        table.add_column(column, no_wrap=True)
+        rows.add_column(column, no_wrap=True)
     for column in ("batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "speedup", "equal"):
-        table.add_column(column, justify="right")
+        rows.add_column(column, justify="right")
     for row in result["rows"]:
         latency = [f"{row['latency_ms'][key]:.1f}" for key in ("p50", "p90", "p99")]
         figures = [f"{row['speedup']:.2f}", f"{row['equal_argmax']:.3%}"]
         speed = f"{row['images_per_second']:.1f}"
-        table.add_row(row["format"], row["runtime"], str(row["batch"]), speed, *latency, *figures)
-    Console(stderr=True).print(table)
+        rows.add_row(row["format"], row["runtime"], str(row["batch"]), speed, *latency, *figures)
+    Console(stderr=True).print(rows)
     say(*(f"left out: {name} ({why})" for name, why in result["left_out"].items()))
     sizes = "x".join(map(str, result["input"]["shape"]))
     say(f"{sizes} {result['input']['dtype']} on {result['device']}, {result['rounds']} rounds")

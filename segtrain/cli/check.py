@@ -7,14 +7,14 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import ConfigFile, Overrides
+from segtrain.cli.tables import table
 
 
 @app.command()
 def check(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like data.root=mydata")
-    ] = None,
+    config: ConfigFile,
+    overrides: Annotated[List[str], Overrides(help="Like data.root=mydata")] = [],
     sheet: Annotated[
         Optional[Path], typer.Option(metavar="PNG", help="Draw samples with their masks over them.")
     ] = None,
@@ -35,7 +35,7 @@ def check(
     from segtrain.graph.sheet import sheet as draw
     from segtrain.prediction import infer
 
-    data = checks.look(configs.load(config, overrides or []))
+    data = checks.look(configs.load(config, overrides))
     result = checks.report(data)
     if str(json) != "-":
         _print(result)
@@ -51,20 +51,15 @@ def check(
 
 def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     splits = result["splits"]
-    table = Table(box=None, header_style="bold")
-    table.add_column("class")
-    for split, found in splits.items():
-        sizes = " to ".join("x".join(map(str, size)) for size in found["sizes"])
-        table.add_column(f"{split}: {found['images']} images, {sizes}", justify="right")
+    rows = table("class", numbers=[_head(split, found) for split, found in splits.items()])
     for name in next(iter(splits.values()), {"classes": {}})["classes"]:
-        table.add_row(
+        rows.add_row(
             name, *[f"{100 * found['classes'].get(name, 0):.2f} %" for found in splits.values()]
         )
-    console.print(table)
+    console.print(rows)
     for finding in result["findings"]:
         _print_finding(console, finding)
     errors = sum(finding["error"] for finding in result["findings"])
@@ -72,6 +67,11 @@ def _print(result: Dict[str, Any]) -> None:
     verdict = "nothing would spoil the training" if not errors else f"{errors} to mend before training"
     more = f"; {others} worth a look" if others else ""
     console.print(f"[bold]{verdict}{more}[/bold]")
+
+
+def _head(split: str, found: Dict[str, Any]) -> str:
+    sizes = " to ".join("x".join(map(str, size)) for size in found["sizes"])
+    return f"{split}: {found['images']} images, {sizes}"
 
 
 def _print_finding(console: Any, finding: Dict[str, Any]) -> None:

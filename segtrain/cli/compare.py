@@ -1,24 +1,14 @@
 """segtrain compare."""
 
 from pathlib import Path
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List
 
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import (
-    Debug,
-    Devices,
-    Flip,
-    Json,
-    Overlap,
-    Scales,
-    Window,
-    app,
-    policy_from,
-    say,
-    write_json,
-)
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices, Flip, Overlap, Scales, Window, policy_from
+from segtrain.cli.tables import figure, table
 
 _Scored = "A run folder, or a result of `segtrain eval --json`."
 
@@ -70,7 +60,7 @@ def compare(
     def result(path: Path) -> Dict[str, Any]:
         if path.is_file():
             return read(path)
-        return scored(path, split, devices, lambda own: policy_from(scales, flip, window, overlap, own))
+        return scored(path, split, devices, lambda own: policy_from(own, scales, flip, window, overlap))
 
     of_a, of_b = ([result(path) for path in more] for more in (more_a, more_b))
     found = judge(result(a), result(b), across, of_a, of_b)
@@ -88,34 +78,26 @@ def compare(
 
 def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    table.add_column("IoU")
-    for column in ("A", "B", "B - A", "95% CI", "images won by A", "by B", "p (Holm)"):
-        table.add_column(column, justify="right")
+    columns = ("A", "B", "B - A", "95% CI", "images won by A", "by B", "p (Holm)")
+    rows = table("IoU", numbers=columns)
     for row in [*result["per_class"], {"name": "mean", **result["miou"]}]:
         low, high = row["ci95"]
         style = ("green" if row["difference"] > 0 else "red") if row["different"] else None
-        table.add_row(
+        rows.add_row(
             row["name"],
-            _text(row["a"]),
-            _text(row["b"]),
-            _text(row["difference"], "+.4f"),
-            f"{_text(low, '+.4f')} to {_text(high, '+.4f')}",
+            figure(row["a"]),
+            figure(row["b"]),
+            figure(row["difference"], "+.4f"),
+            f"{figure(low, '+.4f')} to {figure(high, '+.4f')}",
             str(row["wins"]["a"]),
             str(row["wins"]["b"]),
-            _text(row.get("p_holm", row["p"]), ".2g"),
+            figure(row.get("p_holm", row["p"]), ".2g"),
             style=style,
-            end_section=False,
         )
     console = Console(stderr=True)
-    console.print(table)
+    console.print(rows)
     sides = (f"{side.upper()}: {', '.join(paths)}" for side, paths in result["runs"].items())
     console.print("; ".join(sides), highlight=False)
     console.print(f"[bold]{result['verdict']}[/bold]", highlight=False)
     console.print(f"policy: {result['policy']['comparison']}", style="dim", highlight=False)
-
-
-def _text(value: Optional[float], form: str = ".4f") -> str:
-    return "-" if value is None else format(value, form)

@@ -7,20 +7,18 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import ConfigOrRun, Overrides
+from segtrain.cli.tables import table
 
 config = typer.Typer(help="What a config says: explain a key, compare two, teach an editor.")
 app.add_typer(config, name="config", no_args_is_help=True)
 
-Source = Annotated[Path, typer.Argument(metavar="CONFIG_OR_RUN", help="A YAML config, or a run.")]
-
 
 @config.command()
 def explain(
-    source: Source,
+    source: ConfigOrRun,
     key: Annotated[str, typer.Argument(help="A dotted key, like train.lr, or a section, like train.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like train.lr=0.01")
-    ] = None,
+    overrides: Annotated[List[str], Overrides(help="Like train.lr=0.01")] = [],
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -34,7 +32,7 @@ def explain(
     """
     from segtrain import settings
 
-    found = settings.explain(settings.load(source, overrides or []), key)
+    found = settings.explain(settings.load(source, overrides), key)
     write_json(json, [setting._asdict() for setting in found])
     if str(json) == "-":
         return
@@ -123,11 +121,10 @@ def _text(row: Dict[str, Any], side: str) -> str:
 
 def _print_table(columns: List[str], rows: List[List[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
+    made = table()
     for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column == "key")
+        made.add_column(column, overflow="fold", no_wrap=column == "key")
     for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
+        made.add_row(*row)
+    Console().print(made, markup=False)

@@ -6,7 +6,8 @@ from typing import Any, Dict, Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices
 
 CONFIG = """\
 # The demo: circles, squares and triangles of any colour, told apart by their shape.

@@ -6,6 +6,7 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, write_json
+from segtrain.cli.tables import table
 
 _MARKS = {
     "ok": "[green]ok[/green]",
@@ -47,13 +48,12 @@ def _print(result: Dict[str, Any]) -> None:
     """The findings as a table, the cures below what is wrong."""
     from rich.console import Console
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
+    found = table()
     for column in ("", "", "found"):
-        table.add_column(column, overflow="fold")
+        found.add_column(column, overflow="fold")
     for finding in result["findings"]:
-        table.add_row(finding["name"], _MARKS[finding["state"]], escape(finding["found"]))
+        found.add_row(finding["name"], _MARKS[finding["state"]], escape(finding["found"]))
         if finding["cure"]:
-            table.add_row("", "", f"[bold]-> {escape(finding['cure'])}[/bold]")
-    Console().print(table)
+            found.add_row("", "", f"[bold]-> {escape(finding['cure'])}[/bold]")
+    Console().print(found)

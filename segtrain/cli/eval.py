@@ -1,28 +1,27 @@
 """segtrain eval."""
 
-from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Dict, Optional
 
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import (
+from segtrain.cli.app import Debug, Json, app, write_json
+from segtrain.cli.options import (
     Blend,
-    Debug,
     Devices,
     Flip,
     Format,
-    Json,
     Overlap,
+    RunOrBundle,
     Runtime,
     Scales,
+    Split,
     Window,
     With,
-    app,
     policy_from,
-    write_json,
 )
+from segtrain.cli.tables import figure, table
 
 FIGURES = {
     "dice": "mean Dice",
@@ -52,13 +51,12 @@ COLUMNS = {
 
 @app.command("eval")
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")],
-    split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
+    run: RunOrBundle,
+    split: Split = "val",
     devices: Devices = "auto",
     others: With = [],
     measures: Annotated[
-        str,
-        typer.Option("--metrics", metavar="M,M,...", help="Also: boundary, calibration, segments."),
+        str, typer.Option("--metrics", metavar="M,M,...", help="Also: boundary, calibration, segments.")
     ] = "",
     scales: Scales = None,
     flip: Flip = None,
@@ -97,66 +95,49 @@ def evaluate(
 
         segtrain eval bundle --config configs/camvid-unet.yaml --format int8
     """
-    from segtrain.config import load
     from segtrain.data.dataset import open_split
-    from segtrain.errors import UserError
     from segtrain.evaluation.evaluate import as_csv, policy_of
     from segtrain.evaluation.evaluate import evaluate as score
-    from segtrain.evaluation.scored import recipe_of
+    from segtrain.evaluation.scored import origin
     from segtrain.prediction.infer import write
-    from segtrain.run import Run
+    from segtrain.prediction.products import mask_writer
     from segtrain.trained import open_ensemble
 
     trained = open_ensemble([run, *others], devices, format, runtime)
-    if trained.config is None and config is None:
-        raise UserError(f"{run} is a bundle: give the config of the dataset with --config")
-    settings = load(config) if config else trained.config
-    assert settings is not None
-    policy = policy_from(scales, flip, window, overlap, policy_of(settings), blend)
+    settings = _settings(run, trained, config)
     dataset = open_split(settings.data, split, trained.classes)
-    if tolerance is not None and getattr(dataset, "rate", None) is None:
-        where = config or run / "config.yaml"
-        raise UserError(f"--tolerance is for signals of a known rate: set data.rate in {where}")
+    if tolerance is not None:
+        _check_rate(dataset, config or run / "config.yaml")
     result = score(
-        trained.predictor(policy),
+        trained.predictor(policy_from(policy_of(settings), scales, flip, window, overlap, blend)),
         dataset,
         tolerance_ms=settings.eval.tolerance_ms if tolerance is None else tolerance,
         measures=[name.strip() for name in measures.split(",") if name.strip()],
-        keep=_keeper(trained, predictions, dataset.ids),
+        keep=mask_writer(predictions, trained, dataset.ids) if predictions else None,
     )
-    result.update(split=split, runs=[str(path) for path in (run, *others)])
-    alone = trained.config is not None and not others
-    result["recipe"] = recipe_of(Run.open(run)) if alone else None
+    result.update(origin([run, *others], split))
     _print(result)
     if csv:
         write(csv, as_csv(result).encode())
     write_json(json, result)
 
 
-def _keeper(trained: Any, folder: Optional[Path], names: Sequence[str]) -> Callable:
-    """What writes each mask into the folder: a palette PNG, or a CSV of a record's labels.
+def _settings(run: Path, trained: Any, config: Optional[Path]) -> Any:
+    """The config whose dataset is scored on: the one given, or the run's own."""
+    from segtrain.config import load
+    from segtrain.errors import UserError
 
-    A record's file is without the record's ending, unless another one differs in that alone.
-    """
-    from segtrain.prediction import infer, pictures, records
+    if config is None and trained.config is None:
+        raise UserError(f"{run} is a bundle: give the config of the dataset with --config")
+    return load(config) if config else trained.config
 
-    def bare(name: str) -> str:
-        ending = Path(name).suffix
-        return name[: -len(ending)] if ending in records.ENDINGS else name
 
-    alike = Counter(map(bare, names))
+def _check_rate(dataset: Any, config: Path) -> None:
+    """UserError where the samples have no times, in which a tolerance is given."""
+    from segtrain.errors import UserError
 
-    def keep(name: str, mask: Any) -> None:
-        if folder is None:
-            return
-        if trained.form:
-            content, ending = records.table(mask, trained.classes, trained.form.rate), ".csv"
-            name = bare(name) if alike[bare(name)] == 1 else name
-        else:
-            content, ending = pictures.encode(mask, trained.palette), ".png"
-        infer.write(folder / f"{name}{ending}", content)
-
-    return keep
+    if getattr(dataset, "rate", None) is None:
+        raise UserError(f"--tolerance is for signals of a known rate: set data.rate in {config}")
 
 
 def _print(result: Dict[str, Any]) -> None:
@@ -164,18 +145,15 @@ def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    table.add_column("class")
     columns = {key: text for key, text in COLUMNS.items() if key in result["per_class"][0]}
-    for column in (*columns.values(), "pixels"):
-        table.add_column(column, justify="right")
+    classes = table("class", numbers=(*columns.values(), "pixels"))
     for row in result["per_class"]:
-        table.add_row(row["name"], *[_text(row[key]) for key in columns], f"{row['pixels']:,}")
+        classes.add_row(row["name"], *[figure(row[key]) for key in columns], f"{row['pixels']:,}")
     console = Console(stderr=True)
-    console.print(table)
+    console.print(classes)
     low, high = result["miou_ci95"]
     console.print(
-        f"mIoU [bold]{_text(result['miou'])}[/bold] (95% {_text(low)} to {_text(high)}), "
+        f"mIoU [bold]{figure(result['miou'])}[/bold] (95% {figure(low)} to {figure(high)}), "
         f"{len(result['images'])} images of {result['split']}, "
         f"{result['images_per_second']:.1f} images/s",
         highlight=False,
@@ -183,7 +161,7 @@ def _print(result: Dict[str, Any]) -> None:
     figures = Table.grid(padding=(0, 2))
     for key, text in FIGURES.items():
         if key in result:
-            figures.add_row(text, _text(result[key]))
+            figures.add_row(text, figure(result[key]))
     console.print(figures)
     if "events" in result:
         _print_events(console, result["events"])
@@ -207,26 +185,17 @@ def _print_policy(console: Any, result: Dict[str, Any]) -> None:
 
 def _print_events(console: Any, events: Dict[str, Any]) -> None:
     """Onsets and offsets as a table."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold")
-    table.add_column("event")
-    for column in ("sensitivity", "PPV", "F1", "error, ms"):
-        table.add_column(column, justify="right")
+    rows = table("event", numbers=("sensitivity", "PPV", "F1", "error, ms"))
     for row in events["classes"]:
         for kind in ("onset", "offset"):
             found = row[kind]
-            figures = [_text(found[k]) for k in ("sensitivity", "ppv", "f1")]
+            figures = [figure(found[k]) for k in ("sensitivity", "ppv", "f1")]
             mean, std = found["mean_ms"], found["std_ms"]
             error = "-" if mean is None else f"{mean:+.1f} ± {std:.1f}"
-            table.add_row(f"{row['name']} {kind}", *figures, error)
-    console.print(table)
+            rows.add_row(f"{row['name']} {kind}", *figures, error)
+    console.print(rows)
     console.print(
-        f"mean F1 [bold]{_text(events['mean_f1'])}[/bold] of onsets and offsets within "
+        f"mean F1 [bold]{figure(events['mean_f1'])}[/bold] of onsets and offsets within "
         f"{events['tolerance_ms']:g} ms",
         highlight=False,
     )
-
-
-def _text(value: Optional[float]) -> str:
-    return "-" if value is None else f"{value:.4f}"

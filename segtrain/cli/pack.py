@@ -1,20 +1,19 @@
 """segtrain pack."""
 
 from pathlib import Path
-from typing import List, Optional
+from typing import List
 
 import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import ConfigFile, Overrides
 
 
 @app.command()
 def pack(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like data.root=mydata")
-    ] = None,
+    config: ConfigFile,
+    overrides: Annotated[List[str], Overrides(help="Like data.root=mydata")] = [],
     *,
     out: Annotated[Path, typer.Option(help="The new folder.")],
     json: Json = None,
@@ -33,7 +32,7 @@ def pack(
     from segtrain import config as configs
     from segtrain.pack import pack as write_packed
 
-    result = write_packed(configs.load(config, overrides or []), out)
+    result = write_packed(configs.load(config, overrides), out)
     write_json(json, result)
     for split, found in result["splits"].items():
         say(f"{split}: {found['samples']:,} samples, {found['bytes'] / 2**20:,.1f} MiB")

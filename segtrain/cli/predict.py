@@ -8,22 +8,19 @@ from typing import Any, Dict, List, Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import (
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import (
     Blend,
-    Debug,
     Devices,
     Flip,
     Format,
-    Json,
     Overlap,
+    RunOrBundle,
     Runtime,
     Scales,
     Window,
     With,
-    app,
     policy_from,
-    say,
-    write_json,
 )
 
 _more = partial(typer.Option, rich_help_panel="What is written beside the masks")
@@ -43,7 +40,7 @@ class _Outlines(str, Enum):
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")],
+    model: RunOrBundle,
     inputs: Annotated[
         List[str],
         typer.Argument(metavar="INPUT...", help="Images, videos, folders, globs, or camera:0."),
@@ -52,12 +49,10 @@ def predict(
     devices: Devices = "auto",
     others: With = [],
     overlay: Annotated[
-        bool,
-        _more("--overlay", help="The input with its mask over it: overlays/."),
+        bool, _more("--overlay", help="The input with its mask over it: overlays/.")
     ] = False,
     colour: Annotated[
-        bool,
-        _more("--colour", help="The mask as an RGB PNG, for tools without palettes: colours/."),
+        bool, _more("--colour", help="The mask as an RGB PNG, for tools without palettes: colours/.")
     ] = False,
     entropy: Annotated[
         bool,
@@ -65,14 +60,12 @@ def predict(
     ] = False,
     probabilities: Annotated[
         Optional[_Maps],
-        _more(
-            help="Of all classes: float16 (classes, H, W), or an 8-bit PNG for each: probabilities/.",
-        ),
+        _more(help="Of all classes: float16 (classes, H, W), or an 8-bit PNG for each: probabilities/."),
     ] = None,
     polygons: Annotated[
         Optional[_Outlines],
         _more(
-            help="Outlines in pixels: a geojson for each image in polygons/, or polygons.json of all.",
+            help="Outlines in pixels: a geojson for each image in polygons/, or polygons.json of all."
         ),
     ] = None,
     scales: Scales = None,
@@ -81,8 +74,7 @@ def predict(
     overlap: Overlap = None,
     blend: Blend = None,
     frames: Annotated[
-        Optional[int],
-        _video(min=1, metavar="N", help="Stop each after N frames."),
+        Optional[int], _video(min=1, metavar="N", help="Stop each after N frames.")
     ] = None,
     each_frame: Annotated[
         bool,
@@ -140,7 +132,6 @@ def predict(
 
         segtrain predict runs/ludb-unet1d records/ --out labels --overlay
     """
-    from segtrain.errors import Stopped, UserError
     from segtrain.prediction.infer import Policy
     from segtrain.prediction.journal import fingerprint
     from segtrain.prediction.predict import How
@@ -149,16 +140,30 @@ def predict(
     from segtrain.trained import open_ensemble
     from segtrain.training.stopping import StopRequest
 
-    policy = policy_from(scales, flip, window, overlap, Policy(), blend)
-    chosen = (option.value if option else None for option in (probabilities, polygons))
-    products = Products(overlay, colour, entropy, *chosen)
-    trained = open_ensemble([model, *others], devices, format, runtime)
-    made_by = " ".join([fingerprint([model, *others]), *filter(None, (format, runtime))])
-    how = How(made_by, resume, batch, workers, frames, each_frame)
+    models = [model, *others]
+    policy = policy_from(Policy(), scales, flip, window, overlap, blend)
+    maps, outlines = (option and option.value for option in (probabilities, polygons))
+    products = Products(overlay, colour, entropy, maps, outlines)
+    trained = open_ensemble(models, devices, format, runtime)
+    how = How(fingerprint(models, format, runtime), resume, batch, workers, frames, each_frame)
     with StopRequest() as stop:
         result = write_masks(trained, inputs, out, policy, products, how, stop)
     write_json(json, result)
     say(_summary(result, out))
+    _refuse_unfinished(result)
+
+
+def _summary(result: Dict[str, Any], out: Path) -> str:
+    made, skipped = len(result["masks"]), result["skipped"]
+    speed = (made - skipped) / max(result["seconds"], 1e-9)
+    already = f", {skipped} of them from before" if skipped else ""
+    return f"{made} mask{'s' * (made != 1)} in {out}{already} ({speed:.1f} inputs/s)"
+
+
+def _refuse_unfinished(result: Dict[str, Any]) -> None:
+    """UserError where inputs couldn't be used, Stopped where it was asked to stop before the end."""
+    from segtrain.errors import Stopped, UserError
+
     if result["failed"]:
         few = len(result["failed"])
         raise UserError(f"{few} input{'s' * (few != 1)} can't be used: named above, the others are done")
@@ -173,10 +178,3 @@ def _cut_off(result: Dict[str, Any]) -> List[str]:
         return []
     of = f" of {cut['count']}" if cut["count"] else ""
     return [f"{cut['source']} was at frame {cut['frames']}{of}, and will begin anew"]
-
-
-def _summary(result: Dict[str, Any], out: Path) -> str:
-    made, skipped = len(result["masks"]), result["skipped"]
-    speed = (made - skipped) / max(result["seconds"], 1e-9)
-    already = f", {skipped} of them from before" if skipped else ""
-    return f"{made} mask{'s' * (made != 1)} in {out}{already} ({speed:.1f} inputs/s)"

@@ -6,17 +6,18 @@ from typing import Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, app, say
+from segtrain.cli.app import Debug, app, say
+from segtrain.cli.options import Devices, RunFolder, Split
 
 
 @app.command("report")
 def write_report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     out: Annotated[
         Optional[Path],
         typer.Option(metavar="FILE", help="Where it goes.", show_default="RUN/report.html"),
     ] = None,
-    split: Annotated[str, typer.Option(help="The split to score on.")] = "val",
+    split: Split = "val",
     images: Annotated[
         int, typer.Option(min=0, max=50, help="How many of the worst to show, and how many of the best.")
     ] = 6,

@@ -7,6 +7,7 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.tables import figure, table
 
 
 @app.command()
@@ -46,26 +47,25 @@ def runs(
 
 def _print(rows: List[Dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
+    listed = table()
     for column in ("run", "model"):
-        table.add_column(column, overflow="fold")
+        listed.add_column(column, overflow="fold")
     for column in ("mIoU", "epochs", "state", "images/s", "time", "date"):
-        table.add_column(column, justify="right", no_wrap=True)
+        listed.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         broken = row["epochs"] is None
-        table.add_row(
+        listed.add_row(
             row["name"],
             row["model"] or "-",
-            "-" if row["miou"] is None else f"{row['miou']:.4f}",
+            figure(row["miou"]),
             "-" if broken else f"{row['epoch']}/{row['epochs']}",
             row["state"],
-            "-" if row["images_per_second"] is None else f"{row['images_per_second']:.1f}",
+            figure(row["images_per_second"], ".1f"),
             "-" if broken else _time(row["seconds"]),
             row["date"][:16],
         )
-    Console().print(table, markup=False)
+    Console().print(listed, markup=False)
 
 
 def _time(seconds: float) -> str:

@@ -6,7 +6,8 @@ from typing import Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices
 
 selftest = typer.Typer(no_args_is_help=True, help="Prove on this machine what segtrain promises.")
 app.add_typer(selftest, name="selftest")

@@ -7,14 +7,14 @@ import typer
 from typing_extensions import Annotated
 
 from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import ConfigOrRun, Overrides
+from segtrain.cli.tables import table
 
 
 @app.command()
 def show(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG_OR_RUN", help="A YAML config, or a run.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like model.fold=2")
-    ] = None,
+    config: ConfigOrRun,
+    overrides: Annotated[List[str], Overrides(help="Like model.fold=2")] = [],
     svg: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Draw the network: rows are resolutions.")
     ] = None,
@@ -58,7 +58,7 @@ def show(
         _draw_maps(config, image, tap, out)
         return
     path = config / "config.yaml" if config.is_dir() else config
-    loaded = configs.load(path, overrides or [])
+    loaded = configs.load(path, overrides)
     if augment:
         _draw_crops(loaded, augment)
         return
@@ -105,15 +105,10 @@ def _draw_maps(run: Path, image: Path, tap: str, out: Path) -> None:
 
 def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold")
-    for column in ("layer", "type", "output"):
-        table.add_column(column)
-    for column in ("parameters", "MFLOPs"):
-        table.add_column(column, justify="right")
+    layers = table("layer", "type", "output", numbers=("parameters", "MFLOPs"))
     for layer in result["layers"]:
-        table.add_row(
+        layers.add_row(
             layer["name"],
             layer["type"],
             "x".join(map(str, layer["output_shape"][1:])),
@@ -121,7 +116,7 @@ def _print(result: Dict[str, Any]) -> None:
             f"{layer['flops'] / 1e6:,.1f}" if layer["flops"] else "",
         )
     console = Console()
-    console.print(table)
+    console.print(layers)
     console.print(
         f"{result['model']}: {result['parameters']:,} parameters, {result['flops'] / 1e9:.2f} GFLOPs "
         f"for one input of {'x'.join(map(str, result['input'][1:]))}, sides in multiples of "

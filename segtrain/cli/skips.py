@@ -6,12 +6,14 @@ from typing import Any, Dict, Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import Devices, RunFolder
+from segtrain.cli.tables import table
 
 
 @app.command()
 def skips(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     split: Annotated[str, typer.Option(help="The part of the dataset to score on.")] = "val",
     devices: Devices = "auto",
     png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Draw a bar chart.")] = None,
@@ -46,19 +48,14 @@ def skips(
 
 def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     most = max(abs(row["worth"]) for row in result["skips"]) or 1
-    table = Table(box=None, header_style="bold")
-    table.add_column("skip")
-    table.add_column("shape")
-    table.add_column("mIoU without", justify="right")
-    table.add_column("worth", justify="right")
-    table.add_column("")
+    rows = table("skip", "shape", numbers=("mIoU without", "worth"))
+    rows.add_column("")
     for row in result["skips"]:
         bar = "█" * round(24 * abs(row["worth"]) / most)
         style = "green" if row["worth"] >= 0 else "red"
-        table.add_row(
+        rows.add_row(
             row["name"],
             "x".join(map(str, row["shape"])),
             f"{row['miou']:.4f}",
@@ -66,7 +63,7 @@ def _print(result: Dict[str, Any]) -> None:
             f"[{style}]{bar}",
         )
     console = Console(stderr=True)
-    console.print(table)
+    console.print(rows)
     console.print(
         f"mIoU with all skips [bold]{result['miou']:.4f}[/bold], {result['images']} images of "
         f"{result['split']}; each skip was cut alone, without training anew",

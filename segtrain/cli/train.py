@@ -7,15 +7,14 @@ from typing import List, Optional
 import typer
 from typing_extensions import Annotated
 
-from segtrain.cli.app import Debug, Devices, Json, app, say, write_json
+from segtrain.cli.app import Debug, Json, app, say, write_json
+from segtrain.cli.options import ConfigFile, Devices, Overrides
 
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="The YAML config.")],
-    overrides: Annotated[
-        Optional[List[str]], typer.Argument(metavar="[KEY=VALUE]...", help="Like train.lr=0.01")
-    ] = None,
+    config: ConfigFile,
+    overrides: Annotated[List[str], Overrides(help="Like train.lr=0.01")] = [],
     out: Annotated[
         Optional[Path], typer.Option(help="The run folder.", show_default="runs/NAME-OF-CONFIG")
     ] = None,
@@ -49,7 +48,7 @@ def train(
     from segtrain.data import ahead
 
     seconds = _seconds(max_time)
-    effective = configs.load(config, overrides or [])
+    effective = configs.load(config, overrides)
     if effective.data.workers:
         ahead.serve()
     with ahead.looking(effective.data):  # the import of MXNet takes seconds

@@ -50,7 +50,7 @@ def evaluate(
     stop: Callable[[], bool] = lambda: False,
     tolerance_ms: float = 150,
     measures: Sequence[str] = (),
-    keep: Callable[[str, np.ndarray], None] = lambda name, mask: None,
+    keep: Callable[[str, np.ndarray], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """The result of `segtrain eval` as a dict for JSON; Stopped where `stop` asked to.
@@ -92,7 +92,11 @@ class _Book:
     """Keeps the counts of the samples seen."""
 
     def __init__(
-        self, dataset: Dataset, tolerance_ms: float, measures: Sequence[str], keep: Callable[..., None]
+        self,
+        dataset: Dataset,
+        tolerance_ms: float,
+        measures: Sequence[str],
+        keep: Callable[[str, np.ndarray], None] | None,
     ):
         self._classes, self._ignore, self._keep = dataset.classes, dataset.ignore, keep
         self._confusion = np.zeros((len(dataset.classes),) * 2, np.int64)
@@ -123,7 +127,8 @@ class _Book:
             self._events.add(seen.truth, seen.mask)
         for measure in self._measures.values():
             row.update(measure.add(seen.truth, seen.mask, seen.probabilities))
-        self._keep(seen.id, seen.mask)
+        if self._keep:
+            self._keep(seen.id, seen.mask)
         digest = sha256(f"{seen.truth.shape}".encode())
         digest.update(np.ascontiguousarray(seen.truth).data)
         counts = {key: array.tolist() for key, array in own._asdict().items()}

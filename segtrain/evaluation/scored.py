@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import segtrain
 from segtrain.data.cache import stamps
@@ -47,22 +47,29 @@ def scored(
     about = [segtrain.__version__, state["sha256"], split, asked, config.eval.tolerance_ms, _of(dataset)]
     text = json.dumps([*about, config.data.model_dump(mode="json")], default=str)
     kept = path / "evaluations" / f"{sha256(text.encode()).hexdigest()[:16]}.json"
-    recipe = recipe_of(run)
     if kept.is_file():
-        return {**read(kept), "recipe": recipe}
+        return {**read(kept), **origin([path], split)}
     predictor = open_trained(path, device).predictor(asked)
     result = evaluate(predictor, dataset, tolerance_ms=config.eval.tolerance_ms)
-    result.update(split=split, runs=[str(path)])
     kept.parent.mkdir(exist_ok=True)
     write(kept, json.dumps(result))
-    return {**result, "recipe": recipe}
+    return {**result, **origin([path], split)}
 
 
-def recipe_of(run: Run) -> dict[str, Any] | None:
+def origin(paths: Sequence[Path], split: str) -> dict[str, Any]:
+    """What a result says of where it comes from: split, runs, and recipe, that of a single run."""
+    recipe = recipe_of(paths[0]) if len(paths) == 1 else None
+    return {"split": split, "runs": [str(path) for path in paths], "recipe": recipe}
+
+
+def recipe_of(path: Path) -> dict[str, Any] | None:
     """What two runs share where only their seeds differ: config, a checksum; and the seed.
 
-    None for a run that wasn't trained to its end, and for an average.
+    None for a bundle, for a run that wasn't trained to its end, and for an average.
     """
+    if not (path / "config.yaml").is_file():
+        return None
+    run = Run.open(path)
     if not run.has("last") or "averaged" in run.environment():
         return None
     history, config = run.history(), run.config()
@@ -80,13 +87,11 @@ def recipe_of(run: Run) -> dict[str, Any] | None:
 
 def other_seeds(path: Path) -> list[Path]:
     """The run folders beside a run that are finished runs of its config with other seeds."""
-    if not (path / "config.yaml").is_file():
-        return []
-    own, found = recipe_of(Run.open(path)), []
+    own, found = recipe_of(path), []
     for folder in sorted(path.parent.iterdir()) if own else []:
         try:
-            other = recipe_of(Run.open(folder))
-        except (UserError, OSError, KeyError, ValueError):  # no run, a broken one, or of another version
+            other = recipe_of(folder)
+        except (UserError, OSError, KeyError, ValueError):  # a broken run, or of another version
             continue
         if other and own and other["config"] == own["config"] and other["seed"] != own["seed"]:
             found.append(folder)

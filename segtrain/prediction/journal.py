@@ -13,13 +13,18 @@ from segtrain.prediction.pictures import write
 NAME = "predict.jsonl"
 
 
-def fingerprint(models: Iterable[Path]) -> str:
-    """The identity of runs and bundles: a hash over the checksums of their parameters."""
+def fingerprint(
+    models: Iterable[Path], form: Optional[str] = None, runtime: Optional[str] = None
+) -> str:
+    """The identity of runs and bundles: a hash over the checksums of their parameters.
+
+    form, runtime: which of a bundle's formats, and what runs it, where that was asked for.
+    """
     files = ("checkpoints/best/state.json", "checkpoints/best.previous/state.json", "model.json")
     digest = hashlib.sha256()
     for model in models:
         digest.update(next(m.read_bytes() for m in (model / file for file in files) if m.is_file()))
-    return digest.hexdigest()
+    return " ".join([digest.hexdigest(), *filter(None, (form, runtime))])
 
 
 class Journal:

@@ -10,6 +10,7 @@ import math
 import re
 import tempfile
 import zipfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence
@@ -149,6 +150,23 @@ class OfRecords:
         }
         targets = self.targets(name).items()
         return [of_mask(path, signal.shape[:1], make[product]) for product, (path,) in targets]
+
+
+def mask_writer(out: Path, trained: Trained, names: Sequence[str]) -> Callable[[str, np.ndarray], None]:
+    """What writes the mask of each of the samples `names` into `out`, as `segtrain predict` would.
+
+    The name of a record's file is without the record's ending, unless another one differs in that alone.
+    """
+    if trained.form is None:
+        return lambda name, mask: write(out / f"{name}.png", pictures.encode(mask, trained.palette))
+    rate, alike = trained.form.rate, Counter(map(_bare, names))
+    files = {name: _bare(name) if alike[_bare(name)] == 1 else name for name in names}
+    return lambda name, ids: write(out / f"{files[name]}.csv", records.table(ids, trained.classes, rate))
+
+
+def _bare(name: str) -> str:
+    ending = Path(name).suffix
+    return name[: -len(ending)] if ending in records.ENDINGS else name
 
 
 def _plain(name: str) -> str:
