@@ -11,9 +11,9 @@ import os
 import shutil
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Dict, Mapping
+from typing import IO, Any, Dict, Iterator, Mapping
 
 import mxnet as mx
 from tqdm import tqdm
@@ -111,19 +111,16 @@ class Run:
         about = self.path / "environment.json"
         return json.loads(about.read_text()) if about.exists() else {}
 
-    def lock(self) -> int:
-        """Keep other processes off this folder until the descriptor returned is closed."""
-        fd = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-        until = time.monotonic() + 0.2  # `segtrain runs` shares the lock for a moment
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return fd
-            except OSError:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes off this folder; UserError where another one does."""
+        with open(self.path / ".lock", "a") as file:
+            until = time.monotonic() + 0.2  # `segtrain runs` shares the lock for a moment
+            while not _took(file):
                 if time.monotonic() > until:
-                    os.close(fd)
-                    raise UserError(f"{self.path}: another process is training in this folder") from None
-            time.sleep(0.01)
+                    raise UserError(f"{self.path}: another process is training in this folder")
+                time.sleep(0.01)
+            yield
 
     def log(self, line: str) -> None:
         """Print a line to stderr and append it to log.txt, if that can be written."""
@@ -243,6 +240,15 @@ def put(net: Any, arrays: Arrays) -> None:
         raise SegtrainError(f"the checkpoint is of another network: {wrong[0]} isn't in both")
     for name, parameter in parameters.items():
         parameter.set_data(arrays[name])
+
+
+def _took(file: IO) -> bool:
+    """Whether the lock on a file could be taken at once."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def _sync(folder: Path) -> None:

@@ -103,9 +103,8 @@ def test_what_is_no_run(tmp_path):
 
 
 def test_the_second_process_is_refused(made):
-    made.lock()
-    with pytest.raises(UserError, match="another process"):
-        made.lock()
+    with made.locked(), pytest.raises(UserError, match="another process"), made.locked():
+        pytest.fail("two have it")
 
 
 def test_a_look_at_the_lock_refuses_nobody(made):
@@ -113,7 +112,8 @@ def test_a_look_at_the_lock_refuses_nobody(made):
     look = os.open(made.path / ".lock", os.O_RDONLY | os.O_CREAT)
     fcntl.flock(look, fcntl.LOCK_SH)
     threading.Timer(0.05, os.close, [look]).start()
-    made.lock()
+    with made.locked():
+        pass
 
 
 def test_a_full_disk_harms_nothing(tmp_path):

@@ -1,7 +1,6 @@
 """`segtrain runs` against runs that were trained, are training, were stopped or are damaged."""
 
 import json
-import os
 import shutil
 import signal
 import time
@@ -93,11 +92,11 @@ def test_a_run_that_stopped_early_is_finished(home, tmp_path):
 def test_a_run_that_is_training(home, tmp_path):
     """Its lock is held; looking doesn't take it, nor keep it from being taken."""
     shutil.copytree(home / "a", tmp_path / "a")
-    lock = Run(tmp_path / "a").lock()
-    assert listed(tmp_path)["a"]["state"] == "running"
-    os.close(lock)
+    with Run(tmp_path / "a").locked():
+        assert listed(tmp_path)["a"]["state"] == "running"
     assert listed(tmp_path)["a"]["state"] == "finished"
-    os.close(Run(tmp_path / "a").lock())
+    with Run(tmp_path / "a").locked():
+        pass
 
 
 @pytest.mark.parametrize("key", ORDERS)

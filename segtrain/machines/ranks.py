@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Deque, Dict, List, Mapping, Sequence
+from typing import Any, Deque, Dict, Iterator, List, Mapping, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -167,8 +168,10 @@ class _SharedRun(Run):
         super().__init__(path)
         self._ranks, self.mine = ranks, ranks.first
 
-    def lock(self) -> int:
-        return super().lock() if self._ranks.first else os.open(os.devnull, os.O_RDONLY)
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        with super().locked() if self._ranks.first else nullcontext():
+            yield
 
     def log(self, line: str) -> None:
         if self._ranks.first:

@@ -70,26 +70,28 @@ def train(
         run = ranks.run(out)
         run.quiet, stop.agree = quiet, ranks.agree
         heartbeat.tell(run=str(out))
-        lock = run.lock()
-        try:
-            if ranks.first and not (run.path / "environment.json").exists():
+        with run.locked(), _ends_worded(run, made, devices):
+            if ranks.first:
                 _describe(run, made, contexts)
-            elif ranks.first:
-                _tell_of_plugins(run)
             stop.watch_for(run.path / "STOP")
             session = Session(run, made.config, made.learner, made.loader, made.val, stop, watchers)
             session.go()
             ranks.leave()
             if report and ranks.first:
                 _report(run, session, devices)
-        except Stopped as stopped:
-            ranks.leave()
-            raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, devices)}") from None
-        except mx.MXNetError as error:
-            raise _of_memory(error, made.config) from error
-        finally:
-            os.close(lock)
     return run
+
+
+@contextmanager
+def _ends_worded(run: Run, made: Prepared, devices: str) -> Iterator[None]:
+    """Stopped says how to go on, and the error of a full memory what to do."""
+    try:
+        yield
+    except Stopped as stopped:
+        made.learner.ranks.leave()
+        raise Stopped(f"{stopped}; saved. To go on: {resume_command(run, devices)}") from None
+    except mx.MXNetError as error:
+        raise _of_memory(error, made.config) from error
 
 
 def _report(run: Run, session: Session, devices: str) -> None:
@@ -273,7 +275,10 @@ def _tell_of_plugins(run: Run) -> None:
 
 
 def _describe(run: Run, made: Prepared, contexts: list) -> None:
-    """Write config.yaml and environment.json."""
+    """Write config.yaml and environment.json of a run that begins here."""
+    if (run.path / "environment.json").exists():
+        _tell_of_plugins(run)
+        return
     environment = {
         "command": sys.argv,
         "segtrain": segtrain.__version__,
