@@ -89,7 +89,7 @@ def chart(
     return {
         "title": title,
         "x_ticks": [(x_scale(x), f"{x:g}") for x in along if x_scale.low <= x <= x_scale.high],
-        "y_ticks": [(y_scale(y), f"{y:.6g}") for y in up],
+        "y_ticks": [(y_scale(y), f"{y:.12g}") for y in up],
         "series": [_drawn(one, x_scale, y_scale) for one in series],
         "mark": mark and (x_scale(mark[0]), y_scale(mark[1])),
         "hits": _hits(series, xs, x_scale),
