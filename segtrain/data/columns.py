@@ -39,23 +39,30 @@ class Roles(NamedTuple):
 def roles(paths: Sequence[Path]) -> Roles:
     """The roles of the columns that all records have; UserError where none is a channel, or labels."""
     chosen = [paths[i] for i in sorted({*np.linspace(0, len(paths) - 1, SOME).astype(int)})]
-    samples, rate = zip(*map(_numbers, chosen))
+    samples, stated = zip(*map(_numbers, chosen))
     names = [name for name in samples[0] if all(_varies(columns.get(name)) for columns in samples)]
     values = {name: [columns[name] for columns in samples] for name in names}
-    times = [n for n in names if _words(n) & _TIMES and all(map(_rises, values[n]))]
-    counts = [n for n in names if n not in times and all(map(_counts, values[n]))]
-    fitting = [n for n in names if n not in times + counts and _are_labels(values[n])]
-    labels = [n for n in fitting if _words(n) & _LABELS] or fitting
-    signal = [n for n in names if n not in {*times, *counts, *fitting}]
+    signal, labels, times = _told_apart(values)
     if not labels or not signal:
-        what = "labels: whole numbers, up to 64 different ones" if signal else "a signal"
+        what = f"labels: whole numbers, up to {CLASSES} different ones" if signal else "a signal"
         raise UserError(f"{chosen[0]}: no column holds {what}; there are {', '.join(names) or 'none'}")
     spare = [n for n in _named(chosen[0])[0] if n not in (*signal, labels[0])]
     left_out = f"not used: {', '.join(spare)}" if spare else "all columns but the labels"
-    steps = _rate(times[0], values[times[0]][0]) if times else None
-    stated, unknown = "as the records state", "samples per second: set it for times in ms"
-    source = stated if rate[0] else f"samples per second, by {times[0]}" if steps else unknown
-    return Roles(signal, labels[0], rate[0] or steps, source, left_out)
+    if stated[0]:
+        return Roles(signal, labels[0], stated[0], "as the records state", left_out)
+    rate = _rate(times[0], values[times[0]][0]) if times else None
+    source = f", by {times[0]}" if rate else ": set it for times in ms"
+    return Roles(signal, labels[0], rate, f"samples per second{source}", left_out)
+
+
+def _told_apart(values: Dict[str, List[np.ndarray]]) -> Tuple[List[str], List[str], List[str]]:
+    """Which of the columns, each with what it holds in some records, are channels, labels, times."""
+    times = [n for n in values if _words(n) & _TIMES and all(map(_rises, values[n]))]
+    counts = [n for n in values if n not in times and all(map(_counts, values[n]))]
+    fitting = [n for n in values if n not in times + counts and _are_labels(values[n])]
+    labels = [n for n in fitting if _words(n) & _LABELS] or fitting
+    signal = [n for n in values if n not in {*times, *counts, *fitting}]
+    return signal, labels, times
 
 
 def label_counts(paths: Sequence[Path], label: str) -> Counter[Tuple[int, ...]]:

@@ -24,12 +24,6 @@ class Census(NamedTuple):
     pixels: np.ndarray  # (images, classes) int64: pixels of each class
     sizes: list[tuple[int, ...]]  # height, width
 
-    @property
-    def frequencies(self) -> np.ndarray:
-        """Share of each class in all pixels that are not ignored, (classes,)."""
-        totals = self.pixels.sum(axis=0)
-        return totals / max(1, totals.sum())
-
 
 def scan(dataset: Dataset, split: str, data: Optional[Data] = None) -> Census:
     """Read every sample of the split, but those that are known from before and didn't change.

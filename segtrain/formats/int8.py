@@ -39,7 +39,7 @@ def build(source: Source, folder: Path) -> Dict[str, Any]:
     trained = source.trained
     if trained.form is not None:
         raise UserError("--format int8 is for images: MXNet quantises no 1-D convolutions")
-    images, said = _calibration(trained, source)
+    images, said = _calibration(trained)
     symbol, arrays = _quantised(source, images)
     return Network(symbol, arrays).save(folder, "int8", dtype=source.dtype, calibrated_on=said)
 
@@ -49,7 +49,7 @@ def check(folder: Path, files: Sequence[str]) -> None:
     bundle.check_network(folder, files)
 
 
-def _calibration(trained: Trained, source: Source) -> Tuple[List[np.ndarray], str]:
+def _calibration(trained: Trained) -> Tuple[List[np.ndarray], str]:
     """Images (1, C, h, w) of the training split, evenly spread, cropped to one size; and a word."""
     import cv2
     import numpy as np

@@ -32,6 +32,8 @@ from segtrain.prediction.records import RecordError
 from segtrain.prediction.video import Video, film, is_video
 from segtrain.trained import Trained
 
+Make = Union[OfImages, OfRecords]
+
 # of images that we are ready for
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -88,12 +90,7 @@ def predict(
     mask is a CSV, and an overlay a plot.
     """
     make = OfRecords(out, trained, products) if trained.form else OfImages(out, trained, products)
-    try:
-        files = infer.find(inputs, make.endings)
-        _check(files, products, how)
-        infer.refuse_overwriting(files, (t for n, p in files.items() for t in _targets(make, n, p, how)))
-    except InputError as error:
-        raise UserError(str(error)) from None
+    files = _found(inputs, make, products, how)
     predictor = trained.predictor(policy)
     predictor.batch = how.batch
     head = {"model": how.model, "policy": policy._asdict(), "frames": how.frames}
@@ -125,6 +122,17 @@ def predict(
     }
 
 
+def _found(inputs: Sequence[str], make: Make, products: Products, how: How) -> Dict[str, Path]:
+    """The inputs by name; UserError where one is missing, or can't have what is wanted."""
+    try:
+        files = infer.find(inputs, make.endings)
+        _check(files, products, how)
+        infer.refuse_overwriting(files, (t for n, p in files.items() for t in _targets(make, n, p, how)))
+    except InputError as error:
+        raise UserError(str(error)) from None
+    return files
+
+
 def _check(files: Dict[str, Path], products: Products, how: How) -> None:
     """UserError where what is wanted can't be had of videos."""
     videos = [path for path in files.values() if is_video(path)]
@@ -136,7 +144,7 @@ def _check(files: Dict[str, Path], products: Products, how: How) -> None:
         )
 
 
-def _targets(make: Union[OfImages, OfRecords], name: str, path: Path, how: How) -> List[Path]:
+def _targets(make: Make, name: str, path: Path, how: How) -> List[Path]:
     """All files of an input, of a video's frames the first one's."""
     if isinstance(make, OfRecords) or not is_video(path):
         return [target for targets in make.targets(name).values() for target in targets]
@@ -152,7 +160,7 @@ def _coco(
     classes: Sequence[str],
     files: Dict[str, Path],
     lines: Dict[str, Optional[Dict[str, Any]]],
-    make: Union[OfImages, OfRecords],
+    make: Make,
 ) -> bytes:
     """A COCO file of the masks that were written."""
     coco = Coco(classes)
@@ -175,7 +183,7 @@ class _Session:
 
     def __init__(
         self,
-        make: Union[OfImages, OfRecords],
+        make: Make,
         predictor: Predictor,
         soft: bool,
         how: How,
