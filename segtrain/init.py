@@ -16,8 +16,9 @@ from segtrain.config import Config
 from segtrain.data import divide
 from segtrain.data.columns import label_counts, roles
 from segtrain.data.dataset import open_split
-from segtrain.data.detect import Files, Found, detect
+from segtrain.data.detect import detect
 from segtrain.data.files import decode, read_image
+from segtrain.data.found import Files, Found
 from segtrain.data.legend import legend, legend_of
 from segtrain.data.look import THUMBNAIL, Print, fingerprint
 from segtrain.data.survey import Survey, survey

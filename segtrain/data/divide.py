@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Callable, Dict, List, Tuple
 
-from segtrain.data.detect import Files
+from segtrain.data.found import Files
 from segtrain.data.look import Print, copies_of
 from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
