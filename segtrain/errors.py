@@ -26,6 +26,11 @@ class Stopped(SegtrainError):
     exit_code = 130
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What an error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
 # What other tools call our settings, where the two names don't look alike.
 _ELSEWHERE = {
     **dict.fromkeys(("learning_rate", "lr0", "base_lr"), "lr"),

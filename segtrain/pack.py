@@ -21,7 +21,7 @@ from segtrain.config import Config, Data
 from segtrain.data.dataset import SPLITS, Dataset, open_split
 from segtrain.data.packed import ABOUT, FORMAT, record
 from segtrain.data.parallel import in_threads
-from segtrain.errors import UserError
+from segtrain.errors import UserError, one_line
 from segtrain.prediction.infer import Kind
 from segtrain.run import write
 
@@ -106,7 +106,7 @@ def _write_split(dataset: Dataset, home: Path, split: str) -> int:
             writer.write_idx(index, mx.recordio.pack(IRHeader(0, 0.0, index, end), content))
         size = writer.tell()
     except mx.MXNetError as error:
-        raise OSError(errno.EIO, " ".join(str(error).split())[:200], str(path)) from None
+        raise OSError(errno.EIO, one_line(error), str(path)) from None
     finally:
         writer.close()
     if path.stat().st_size != size:  # MXNet closes a file without a look at what that gave

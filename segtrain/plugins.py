@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterable, Mapping, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from typing_extensions import get_type_hints
 
-from segtrain.errors import UserError, nearest
+from segtrain.errors import UserError, nearest, one_line
 
 VARIABLE = "SEGTRAIN_PLUGINS"  # files and modules, with os.pathsep or line ends between them
 _own: dict[str, dict[str, Callable]] = {
@@ -104,7 +104,7 @@ def use(name: str) -> None:
     except Exception as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{line.filename}:{line.lineno}: " if not isinstance(error, SyntaxError) else ""
-        text = " ".join(str(error).split())[:300]
+        text = one_line(error, 300)
         raise UserError(f"--plugins {name}: {place}{type(error).__name__}: {text}") from error
     found = Path(getattr(module, "__file__", None) or name)
     if is_file and found.resolve() != path.resolve():

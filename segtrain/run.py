@@ -19,7 +19,7 @@ import mxnet as mx
 from tqdm import tqdm
 
 from segtrain.config import Config, load
-from segtrain.errors import SegtrainError, UserError
+from segtrain.errors import SegtrainError, UserError, one_line
 
 DRY_RUN = "dry-run.png"  # all that `segtrain train --dry-run` leaves
 Arrays = Dict[str, mx.nd.NDArray]
@@ -186,7 +186,7 @@ class Run:
         try:
             return _read(folder, files)
         except (OSError, ValueError, KeyError, mx.MXNetError) as error:
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error)
             raise UserError(f"{folder} is damaged: {text}; move it away") from None
 
     def prune(self, prefix: str, keep: int) -> None:

@@ -13,7 +13,7 @@ from segtrain import models, run
 from segtrain.config import Config
 from segtrain.data.dataset import palette
 from segtrain.data.signals import form_of
-from segtrain.errors import UserError
+from segtrain.errors import UserError, one_line
 from segtrain.machines import devices
 from segtrain.prediction import infer
 from segtrain.prediction.infer import Kind, Policy, Predictor
@@ -142,6 +142,6 @@ def _bundle(path: Path, context: mx.Context, name: Optional[str], runtime: Optio
     except infer.InputError as error:
         raise UserError(str(error)) from None
     except (OSError, KeyError, TypeError, ValueError, json.JSONDecodeError, mx.MXNetError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
     return Trained(net, stride, side, context, classes, ignore, colours, kind, form=form)

@@ -4,7 +4,7 @@ import errno
 import re
 from typing import Tuple
 
-from segtrain.errors import LOST, SegtrainError
+from segtrain.errors import LOST, SegtrainError, one_line
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _INSTALL_HEADLESS = (
@@ -37,7 +37,7 @@ def worded(error: BaseException) -> Tuple[str, int]:
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         line = next((line for line in error.object.splitlines() if not line.isprintable()), "")
         return f"{ascii(line)[:200]}: a name that isn't UTF-8; rename the file", 2
-    text = " ".join(str(error).split())[:300]  # a defect of ours; --debug shows the traceback
+    text = one_line(error, 300)  # a defect of ours; --debug shows the traceback
     return f"internal error, {type(error).__name__}: {text} (see --debug)", 1
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from segtrain.data.dataset import Sample
-from segtrain.errors import UserError, nearest
+from segtrain.errors import UserError, nearest, one_line
 
 NORMALISING = {"Normalize", "ToFloat", "FromFloat", "ToTensorV2"}
 
@@ -49,7 +49,7 @@ def albumentations(rng: np.random.Generator, whole: Sample, ignore: int, pipelin
     except UserError:
         raise
     except Exception as error:  # each of its transforms raises what it likes
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UserError(f"{pipeline.file}: Albumentations: {type(error).__name__}: {text}") from None
     image = made["image"].reshape(*made["mask"].shape, -1)
     mask = np.where(made["inside"] == 0, ignore, made["mask"]).astype(np.uint8)

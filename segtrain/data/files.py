@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 from scipy.io import loadmat
 
 from segtrain.data import codecs
-from segtrain.errors import UserError
+from segtrain.errors import UserError, one_line
 from segtrain.prediction import pictures
 from segtrain.prediction.pictures import InputError, Kind
 
@@ -66,7 +66,7 @@ def _bands(path: Path, content: Union[bytes, mmap], channels: int) -> np.ndarray
             meaning = page.photometric
             turned = int(page.tags.valueof(_ORIENTATION, default=1)) != 1
     except Exception as error:  # tifffile raises what its decoders raise
-        text = " ".join(str(error).split())[:120] or type(error).__name__
+        text = one_line(error, 120) or type(error).__name__
         raise InputError(f"{path}: {text}: save it as a TIFF without compression") from None
     if meaning in _NO_COLOURS:
         raise InputError(f"{path} holds {_NO_COLOURS[meaning]}: save it as RGB or grey")

@@ -10,7 +10,7 @@ from typing import Any, Callable, Sequence
 import segtrain
 from segtrain.data.cache import stamps
 from segtrain.data.dataset import Dataset, open_split
-from segtrain.errors import UserError
+from segtrain.errors import UserError, one_line
 from segtrain.evaluation.evaluate import evaluate, policy_of
 from segtrain.prediction.infer import Policy
 from segtrain.run import Run, write
@@ -23,7 +23,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: {one_line(error)}") from None
     if not isinstance(result, dict) or not {"images", "per_class", "policy"} <= set(result):
         raise UserError(f"{path} is no result of `segtrain eval --json`")
     return result

@@ -136,23 +136,22 @@ def _pieces(node: Node, span: _Span, sizes: Dict[int, Any]) -> List[Tuple[Node, 
     return found
 
 
-def _window(node: Node, span: _Span, sizes: Dict[int, Any]) -> _Span:
-    place = span.axis - 2
+def _kernel(node: Node, axis: int) -> Tuple[int, int, int]:
+    """How far a kernel reaches along the axis beyond its first pixel, its stride, and its padding."""
     kernel, stride, pad, dilate = (
-        node.numbers(key, [default] * 3)[place]
+        node.numbers(key, [default] * 3)[axis - 2]
         for key, default in (("kernel", 1), ("stride", 1), ("pad", 0), ("dilate", 1))
     )
-    reach = dilate * (kernel - 1)
+    return dilate * (kernel - 1), stride, pad
+
+
+def _window(node: Node, span: _Span, sizes: Dict[int, Any]) -> _Span:
+    reach, stride, pad = _kernel(node, span.axis)
     return _Span(span.axis, span.first * stride - pad, span.last * stride - pad + reach)
 
 
 def _transposed(node: Node, span: _Span, sizes: Dict[int, Any]) -> _Span:
-    place = span.axis - 2
-    kernel, stride, pad, dilate = (
-        node.numbers(key, [default] * 3)[place]
-        for key, default in (("kernel", 1), ("stride", 1), ("pad", 0), ("dilate", 1))
-    )
-    reach = dilate * (kernel - 1)
+    reach, stride, pad = _kernel(node, span.axis)
     return _Span(span.axis, -(-(span.first + pad - reach) // stride), (span.last + pad) // stride)
 
 

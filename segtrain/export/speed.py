@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import mxnet as mx
 import numpy as np
 
-from segtrain.errors import UserError
+from segtrain.errors import UserError, one_line
 from segtrain.machines import devices
 from segtrain.prediction import infer, runtimes
 
@@ -67,7 +67,7 @@ def bundle(
         about = runtimes.describe(path)
         networks, left_out = _networks(path, about, context)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        text = " ".join(str(error).split())[:200]
+        text = one_line(error)
         raise UserError(f"{path} is a damaged bundle ({text}): export it again") from None
     networks = {**{(name, "-"): network for name, network in beside.items()}, **networks}
     shape, dtype = _input(about, size)

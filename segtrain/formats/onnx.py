@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterator, Sequence
 
-from segtrain.errors import SegtrainError, UserError
+from segtrain.errors import SegtrainError, UserError, one_line
 
 if TYPE_CHECKING:  # the check of a bundle loads no framework
     from segtrain.export.network import Source
@@ -47,7 +47,7 @@ def check(folder: Path, files: Sequence[str]) -> None:
         model = onnx.load(str(path), load_external_data=False)
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf's DecodeError, onnx's ValidationError, and more
-        text = " ".join(str(error).split())[:150]
+        text = one_line(error, 150)
         raise SegtrainError(f"{path} is damaged: it is no ONNX model ({text})") from None
     parts = list(_parts(model))
     nodes = [part for part in parts if isinstance(part, onnx.NodeProto)]
@@ -98,7 +98,7 @@ def _converted(onnx: Any, given: Any, source: Source) -> Any:
                 dynamic=True, dynamic_input_shapes=[shape],
             )  # fmt: skip
         except Exception as error:  # whatever the converters raise: AttributeError, ValidationError, ...
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error)
             raise UserError(f"--format onnx: MXNet's exporter can't take this network: {text}") from None
     _align(graph, portable.unaligned(given.symbol))
     _finish(graph, given.symbol.infer_shape(data=source.shape)[1][0][1])

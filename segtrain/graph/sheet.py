@@ -29,8 +29,7 @@ def sheet(datasets: Sequence[Dataset], each: int = 12) -> bytes:
             rows.append(np.hstack(row + [blank] * (_COLUMNS - len(row))))
     if not rows:
         raise UserError("--sheet: no sample could be read")
-    rows.append(_legend(datasets[0].classes, rows[0].shape[1]))
-    return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
+    return _png(rows, datasets[0].classes)
 
 
 def augmented(recipe: Recipe, samples: int = 5, epochs: int = 5) -> bytes:
@@ -44,8 +43,7 @@ def augmented(recipe: Recipe, samples: int = 5, epochs: int = 5) -> bytes:
             tiles.append(_over(np.moveaxis(crop, 0, -1), ids, recipe.dataset.ignore))
         named = [recipe.dataset.ids[index], *[f"epoch {epoch + 1}" for epoch in range(epochs)]]
         rows.append(np.hstack([_titled(_fit(tile), name) for tile, name in zip(tiles, named)]))
-    rows.append(_legend(recipe.dataset.classes, rows[0].shape[1]))
-    return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
+    return _png(rows, recipe.dataset.classes)
 
 
 def batch(images: np.ndarray, masks: np.ndarray, dataset: Dataset) -> bytes:
@@ -53,8 +51,13 @@ def batch(images: np.ndarray, masks: np.ndarray, dataset: Dataset) -> bytes:
     rows = []
     for image, mask in zip(np.moveaxis(images, 1, -1), masks):
         rows.append(np.hstack([_fit(shown(image)), _fit(_over(image, mask, dataset.ignore))]))
-    rows.append(_legend(dataset.classes, rows[0].shape[1]))
-    return cv2.imencode(".png", np.vstack(rows)[:, :, ::-1])[1].tobytes()
+    return _png(rows, dataset.classes)
+
+
+def _png(rows: Sequence[np.ndarray], classes: Sequence[str]) -> bytes:
+    """Rows of tiles (H, W, 3) RGB, the classes' colours below them."""
+    page = np.vstack([*rows, _legend(classes, rows[0].shape[1])])
+    return cv2.imencode(".png", page[:, :, ::-1])[1].tobytes()
 
 
 def compared(image: np.ndarray, masks: Sequence[np.ndarray], ignore: int, side: int) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Blocks and the chains that wire them: the vocabulary in which segtrain's networks are written."""
 
-from segtrain.layers.backbone import Backbone
+from segtrain.layers.backbone import encoder_of
 from segtrain.layers.blocks import Blocks, Normalize, TotalDropout
 from segtrain.layers.chain import Chain, Concat, Each, From, Product, Sum, Take
 from segtrain.layers.residual import residual_chain
@@ -8,7 +8,6 @@ from segtrain.layers.sizes import Fit, Fold, Margin, Mirror, Unfold
 from segtrain.layers.streams import Column, Decoder, Encoder, Skips, Widths, default_widths
 
 __all__ = [
-    "Backbone",
     "Blocks",
     "Chain",
     "Column",
@@ -30,5 +29,6 @@ __all__ = [
     "Unfold",
     "Widths",
     "default_widths",
+    "encoder_of",
     "residual_chain",
 ]

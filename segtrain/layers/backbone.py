@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from contextlib import redirect_stdout
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import mxnet as mx
 from mxnet.gluon import HybridBlock, Parameter, SymbolBlock
@@ -14,6 +14,7 @@ from mxnet.gluon import HybridBlock, Parameter, SymbolBlock
 from segtrain.errors import nearest
 from segtrain.layers.blocks import Blocks
 from segtrain.layers.chain import Each
+from segtrain.layers.streams import Encoder
 
 _SIDE = 224
 
@@ -45,6 +46,16 @@ class Backbone(HybridBlock):
         features = self.features(x)
         features = list(features) if isinstance(features, (list, tuple)) else [features]
         return [self.stem(x), *self.project(features)]
+
+
+def encoder_of(name: Optional[str], widths: Sequence[int], blocks: Blocks, units: int) -> HybridBlock:
+    """GluonCV's classifier of that name as an encoder; without one, a U-Net's.
+
+    That has `units` convolutions of `widths` channels per stream, and max pooling between them.
+    """
+    if name:
+        return Backbone(name, widths, blocks)
+    return Encoder(len(widths), lambda i: blocks.convs(widths[i], units), lambda i: blocks.pool())
 
 
 def _features(name: str, count: int) -> Tuple[SymbolBlock, Dict[str, Parameter]]:

@@ -6,17 +6,7 @@ from typing import Literal, Optional
 
 from pydantic import PositiveInt
 
-from segtrain.layers import (
-    Backbone,
-    Blocks,
-    Chain,
-    Column,
-    Decoder,
-    Encoder,
-    Skips,
-    Widths,
-    default_widths,
-)
+from segtrain.layers import Blocks, Chain, Column, Decoder, Skips, Widths, default_widths, encoder_of
 
 
 def build(
@@ -50,13 +40,7 @@ def build(
         return blocks.conv(widths[i], stride=2)
 
     a = Chain(
-        Backbone(encoder, widths, blocks)
-        if encoder
-        else Encoder(
-            len(widths),
-            unit=lambda i: blocks.convs(widths[i], units),
-            down=lambda i: blocks.pool(),
-        ),
+        encoder_of(encoder, widths, blocks, units),
         *[Column(len(widths), lateral, downwards, "down") for _ in range(columns)],
     )
     b = Skips(widths, blocks, skip, skip_depth)

@@ -8,16 +8,15 @@ from typing import List, Literal, Optional, Tuple
 from pydantic import PositiveInt
 
 from segtrain.layers import (
-    Backbone,
     Blocks,
     Chain,
     Decoder,
-    Encoder,
     Margin,
     Mirror,
     Skips,
     Widths,
     default_widths,
+    encoder_of,
 )
 
 
@@ -51,13 +50,7 @@ def build(
     margin, crops, surplus = _margins(len(widths), units)
     return Chain(
         *([Mirror(margin, blocks.dim)] if valid else []),
-        Backbone(encoder, widths, blocks)
-        if encoder
-        else Encoder(
-            len(widths),
-            unit=lambda i: inner.convs(widths[i], units),
-            down=lambda i: blocks.pool(),
-        ),
+        encoder_of(encoder, widths, inner, units),
         Skips(widths, blocks, skip, skip_depth),
         Decoder(
             widths,

@@ -7,7 +7,7 @@ from typing import Optional
 
 from pydantic import PositiveInt
 
-from segtrain.layers import Backbone, Blocks, Chain, Concat, Encoder, From, Widths
+from segtrain.layers import Blocks, Chain, Concat, From, Widths, encoder_of
 
 
 def build(
@@ -49,9 +49,4 @@ def build(
             chain.add(blocks.convs(widths[row], units), name=f"x{row}_{column}")
     for column in heads:
         chain.add(From(f"x0_{column}", through=blocks.head(classes)), name=f"scores{column}")
-    first = (
-        Backbone(encoder, widths, blocks)
-        if encoder
-        else Encoder(rows, lambda i: blocks.convs(widths[i], units), lambda i: blocks.pool())
-    )
-    return Chain(first, chain)
+    return Chain(encoder_of(encoder, widths, blocks, units), chain)

@@ -23,7 +23,7 @@ from segtrain.data.cache import cached
 from segtrain.data.dataset import SPLITS, Dataset, open_split
 from segtrain.data.loader import Loader, open_loader, pipelines
 from segtrain.data.scan import scan
-from segtrain.errors import Stopped, UserError
+from segtrain.errors import Stopped, UserError, one_line
 from segtrain.machines import heartbeat
 from segtrain.machines.devices import contexts as find_devices
 from segtrain.machines.ranks import ALONE, Ranks, join
@@ -103,7 +103,7 @@ def _report(run: Run, session: Session, devices: str) -> None:
     try:
         report(run.path, device=devices, scores=scores if epoch == run.best()["epoch"] else None)
     except Exception as error:
-        told = " ".join(str(error).split())[:200]
+        told = one_line(error)
         run.log(f"no report.html ({told}); to try again: segtrain report {run.path}")
 
 
