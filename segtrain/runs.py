@@ -94,7 +94,13 @@ def _speed(history: List[Dict[str, float]]) -> Optional[float]:
     return len(speeds) / sum(1 / s for s in speeds) if speeds and min(speeds) > 0 else None
 
 
-def stopped_early(config: Config, history: List[Dict[str, float]]) -> bool:
+def finished(config: Config, history: List[Dict[str, float]]) -> bool:
+    """Whether a run whose rows of history.csv these are was trained to its end."""
+    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
+    return through or _stopped_early(config, history)
+
+
+def _stopped_early(config: Config, history: List[Dict[str, float]]) -> bool:
     """Whether the last evaluations were as many without a better score as train.early_stop says."""
     scores = [row.get("miou", 0.0) for row in history if "pixel_accuracy" in row]
     patience = config.train.early_stop
@@ -106,8 +112,7 @@ def _state(path: Path, config: Config, history: List[Dict[str, float]]) -> str:
         return "running"
     if history and not any((path / "checkpoints").glob("*/state.json")):
         raise UserError(f"{path}: the checkpoints of its {len(history)} epochs are gone")
-    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
-    return "finished" if through or stopped_early(config, history) else "stopped"
+    return "finished" if finished(config, history) else "stopped"
 
 
 def _running(path: Path) -> bool:

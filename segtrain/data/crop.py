@@ -19,7 +19,7 @@ class Window(NamedTuple):
 
     foreground: the chance that it is placed so that it holds a pixel of a class drawn from those
     present but the first; cat_max_ratio: the share of it that no class may fill, if a place for
-    that is found in 10 tries (as in mmsegmentation's RandomCrop).
+    that is found in `TRIES` tries (as in mmsegmentation's RandomCrop).
     """
 
     size: Sequence[int]  # height, width
@@ -29,7 +29,11 @@ class Window(NamedTuple):
 
 
 def placed(linear: np.ndarray, mask: np.ndarray, window: Window, rng: Rng) -> np.ndarray:
-    """The map from source to crop, at a random place as the window wants it."""
+    """The map (3, 3) from pixels (x, y, 1) of the source to the crop's.
+
+    linear: the map (3, 3) of pixels about the source's centre; mask: the source's, (H, W) uint8. The
+    crop's place is random, as `window` wants it.
+    """
     ignore, pixel = window.ignore, None
     if window.foreground and rng.random() < window.foreground:
         pixel = _foreground(mask, rng, ignore)
@@ -44,7 +48,7 @@ def placed(linear: np.ndarray, mask: np.ndarray, window: Window, rng: Rng) -> np
 
 
 def foreground_classes(mask: np.ndarray, ignore: int) -> list[int]:
-    """The classes in a mask but the first, 0."""
+    """The classes in a mask (H, W) uint8 but the first, 0."""
     return [c for c in np.flatnonzero(np.bincount(mask.ravel())) if c not in (0, ignore)]
 
 
@@ -86,7 +90,7 @@ def _place(
 
 
 def warp(sample: Sample, matrix: np.ndarray, crop: Sequence[int], ignore: int) -> Sample:
-    """The crop (height, width) to which `matrix` maps the sample.
+    """The crop (height, width) to which `matrix` (3, 3) maps the sample.
 
     The image linear, mirrored beyond its border; the mask the nearest pixel, `ignore` beyond.
     """
@@ -110,7 +114,10 @@ def _warp_mask(mask: np.ndarray, matrix: np.ndarray, crop: Sequence[int], ignore
 
 
 def bent(sample: Sample, matrix: np.ndarray, bend: np.ndarray, ignore: int) -> Sample:
-    """As `warp`, each pixel of the crop looking `bend` away from where it would."""
+    """As `warp`, each pixel of the crop looking `bend` away from where it would.
+
+    bend: (height, width, 2), x and y in pixels of the crop.
+    """
     height, width = bend.shape[:2]
     places = np.dstack(np.meshgrid(np.arange(width), np.arange(height))) + bend
     back = np.linalg.inv(matrix)

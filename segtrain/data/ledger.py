@@ -94,7 +94,7 @@ class _Draft:
         self._begun = False
 
     def copy(self, indices: np.ndarray, kept: np.ndarray, places: np.ndarray) -> None:
-        """Take over rows that are still true."""
+        """Take over rows that are still true: those at `places` of `kept`, for the samples `indices`."""
         self._begin(kept.dtype)
         for start in range(0, len(indices), 1000):
             part = slice(start, start + 1000)

@@ -42,7 +42,10 @@ def edges(mask: np.ndarray, class_id: int, ignore: int) -> tuple[Edges, Edges]:
 
 
 def match(truth: np.ndarray, predicted: np.ndarray, reach: float) -> np.ndarray:
-    """Pairs (n, 2) of indices into `truth` and `predicted`, both rising, at most `reach` apart."""
+    """Pairs (n, 2) of indices into `truth` and `predicted`, rising places, at most `reach` apart.
+
+    Of all ways to pair them this makes the most pairs, and of these the nearest.
+    """
     pairs: List[np.ndarray] = []
     groups = np.flatnonzero(np.diff(truth) > 2 * reach) + 1  # no prediction reaches two of them
     for group in np.split(np.arange(len(truth)), groups) if len(truth) else []:

@@ -122,7 +122,7 @@ def resampled(images: Counts, rng: np.random.Generator, rounds: int, *more: Coun
 
 
 def interval(values: np.ndarray) -> list[float | None]:
-    """From the 2.5th to the 97.5th percentile, leaving out what is no number."""
+    """From the 2.5th to the 97.5th percentile of values (n,), leaving out what is no number."""
     known = values[np.isfinite(values)]
     return [number(v) for v in np.percentile(known, [2.5, 97.5])] if len(known) else [None, None]
 
@@ -130,7 +130,7 @@ def interval(values: np.ndarray) -> list[float | None]:
 def voided(
     truth: np.ndarray, predicted: np.ndarray, ignore: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks with VOID where the truth is `ignore`, for scores of shapes.
+    """Both masks (H, W), or (L,), uint8 with VOID where the truth is `ignore`, for scores of shapes.
 
     So neither has a region there, and its border is in both: it is neither won nor lost.
     """

@@ -14,7 +14,7 @@ from segtrain.errors import UserError, one_line
 from segtrain.evaluation.evaluate import evaluate, policy_of
 from segtrain.prediction.infer import Policy
 from segtrain.run import Run, write
-from segtrain.runs import stopped_early
+from segtrain.runs import finished
 from segtrain.trained import open_trained
 
 
@@ -72,9 +72,8 @@ def recipe_of(path: Path) -> dict[str, Any] | None:
     run = Run.open(path)
     if not run.has("last") or "averaged" in run.environment():
         return None
-    history, config = run.history(), run.config()
-    through = bool(history) and history[-1]["epoch"] >= config.train.epochs
-    if not through and not stopped_early(config, history):
+    config = run.config()
+    if not finished(config, run.history()):
         return None
     values = config.model_dump(mode="json")
     seed = values.pop("seed")

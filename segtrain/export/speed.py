@@ -60,7 +60,7 @@ def bundle(
     size: of the input, 256 by 256 by default, or the network's only side; beside: other networks by
     name, timed before it, the first of them what the others are compared with. Keys: input, device,
     rounds, rows (format, runtime, batch, and what `interleaved` gives) and left_out, with the reason
-    for each.
+    for each. UserError where the bundle is damaged.
     """
     context = devices.contexts(device)[0]
     try:

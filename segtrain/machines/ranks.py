@@ -39,7 +39,7 @@ class Ranks:
         return self.rank == 0
 
     def share(self, batch: np.ndarray) -> np.ndarray:
-        """This rank's slice of a batch over all ranks; it may be empty."""
+        """This rank's part of the indices (n,) of a batch over all ranks; it may be empty."""
         return np.array_split(batch, self.size)[self.rank]
 
     def totals(self, values: Sequence[float]) -> mx.nd.NDArray:

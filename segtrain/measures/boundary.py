@@ -106,7 +106,7 @@ def _iou(bands: np.ndarray) -> np.ndarray:
 def outline_counts(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Of each class's outlines: true pixels met, true, predicted met, predicted, (4, classes).
 
-    A pixel is met by another one in a disk about it.
+    truth, predicted: (H, W) uint8. A pixel is met by another one in a disk about it.
     """
     reach = math.ceil(F1_REACH * math.hypot(*truth.shape))
     (places, labels), (spots, names) = outlines(truth), outlines(predicted)

@@ -61,7 +61,11 @@ def components(mask: np.ndarray) -> np.ndarray:
 
 
 def compare(truth: np.ndarray, predicted: np.ndarray) -> tuple[float, float, float, float]:
-    """rand_error, vi, vi_split, vi_merge of two partitions (n,) of pixels; nan without any."""
+    """rand_error, vi, vi_split, vi_merge of two partitions of pixels; nan without any.
+
+    truth, predicted: the segment (n,) of each pixel, a whole number. The error is from 0 to 1, the
+    variations of information are in bits.
+    """
     n = len(truth)
     if not n:
         return (np.nan,) * 4

@@ -25,9 +25,9 @@ def build(
     """(N, C, L) to class scores (N, classes, L); L a multiple of `segment` and of all pools together.
 
     widths: channels per stream before they are multiplied, finest first; complexity: by what;
-    pools: the factors between the streams; kernel, dilation: of the encoder's convolutions; segment:
-    samples that get one score together, the average over them. Batch norm comes after the ELU,
-    as in the authors' code. Images (dim 2) work as well.
+    pools: the factors between the streams; kernel: of the convolutions; dilation: of the encoder's;
+    segment: samples that get one score together, the average over them. Batch norm comes after the
+    ELU, as in the authors' code. Images (dim 2) work as well.
     """
     if len(pools) != len(widths) - 1:
         raise ValueError(f"{len(pools)} pools for {len(widths)} widths: one less is needed")

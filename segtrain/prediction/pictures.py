@@ -341,7 +341,7 @@ def display(image: np.ndarray, limits: tuple[float, float] | None = None) -> np.
 
 
 def extremes(image: np.ndarray) -> tuple[float, float]:
-    """The values below and above which lies a hundredth of an image's first three channels.
+    """The values below and above which lies a hundredth of an image's (H, W, C) first three channels.
 
     Of a very large image every few rows and columns are looked at.
     """

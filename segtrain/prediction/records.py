@@ -55,7 +55,10 @@ def to_signal(columns: dict[str, np.ndarray], path: Path, form: Form) -> np.ndar
 
 
 def read_columns(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """The named columns of a record, numbers; RecordError where one isn't there or holds text."""
+    """The named columns of a record, numbers (L,), or (L, k) of an .npz.
+
+    RecordError where one isn't there, is empty or holds text.
+    """
     if path.suffix.lower() not in ENDINGS:
         raise RecordError(f"{path}: not a record ({', '.join(sorted(ENDINGS))})")
     try:
