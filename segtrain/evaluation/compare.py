@@ -54,12 +54,8 @@ def compare(
     the seeds' spread is unknown), p, different. UserError where the results are of different images,
     truths, classes or, unless `across_policies`, policies, or more runs are of another config.
     """
-    check_same(a, b, across_policies)
     sides = ([a, *more_a], [b, *more_b])
-    for side, name in zip(sides, "AB"):
-        for other in side[1:]:
-            check_same(side[0], other, False, (name, f"another run of {name}"))
-            _check_seed(side[0], other, name)
+    _check_sides(sides, across_policies)
     groups = [_scored(side, [row["id"] for row in a["images"]]) for side in sides]
     differences = _resampled(*(group.counts for group in groups))
     seeds = _between_seeds([group.pooled for group in groups], one_config(a, b))
@@ -86,6 +82,15 @@ def one_config(a: Result, b: Result) -> bool:
     recipes = [result.get("recipe") or {} for result in (a, b)]
     alike = bool(recipes[0]) and recipes[0]["config"] == recipes[1].get("config")
     return alike and recipes[0]["seed"] != recipes[1]["seed"] and a["policy"] == b["policy"]
+
+
+def _check_sides(sides: Sequence[Sequence[Result]], across_policies: bool) -> None:
+    """UserError where A and B can't be paired, or a side's further runs aren't its first one's seeds."""
+    check_same(sides[0][0], sides[1][0], across_policies)
+    for (first, *others), name in zip(sides, "AB"):
+        for other in others:
+            check_same(first, other, False, (name, f"another run of {name}"))
+            _check_seed(first, other, name)
 
 
 def _check_seed(first: Result, other: Result, name: str) -> None:
