@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from math import prod, sqrt
-from typing import Any, Dict, List, Sequence, Set, Tuple, Union
+from typing import Any, Dict, Iterator, List, Sequence, Set, Tuple, Union
 
 import mxnet as mx
 from mxnet import autograd
@@ -153,6 +153,9 @@ class _Graph:
         self._last: Dict[Value, int] = dict.fromkeys(self.scores, len(self._operators))
         self._tied: Set[int] = set()
         self._read()
+        self._readers = [0] * len(self._operators)  # the last place that takes any value of each
+        for (place, _), reader in self._last.items():
+            self._readers[place] = max(self._readers[place], reader)
 
     def _read(self) -> None:
         """Note where each value is last taken, and the places that no cut may be at: those between
@@ -188,21 +191,10 @@ class _Graph:
         for all that follows: so the best cuts up to each place follow from those before.
         """
         end, kept, before = len(self._operators), {0: 0.0}, {}
-        last = [0] * end
-        for (place, _), reader in self._last.items():
-            last[place] = max(last[place], reader)
-        drawn = [id(node) in self._masks for node in self._operators]
         for cut in range(1, end + 1):
             if cut in self._tied:
                 continue
-            incoming = sum(s for s, reader in zip(self._sizes[:cut], last) if reader >= cut)
-            own = crossing = largest = 0
-            more = _LOSS * self._sizes[-1] if cut == end else 0
-            for start in reversed(range(cut)):
-                size = self._sizes[start]
-                own, largest = own + size, max(largest, size)
-                crossing += size if last[start] >= cut or drawn[start] else 0
-                needed = own + 2 * largest + incoming + more
+            for start, crossing, needed in self._ending_at(cut):
                 if needed > most:
                     break
                 if start in kept and kept[start] + needed <= most:
@@ -215,6 +207,21 @@ class _Graph:
         while cuts[0]:
             cuts.insert(0, before[cuts[0]])
         return cuts
+
+    def _ending_at(self, cut: int) -> Iterator[Tuple[int, int, int]]:
+        """The segments that end at a cut, the shortest first: where each begins, and sizes.
+
+        What is kept of it, and what its turn needs beside what is kept of those before.
+        """
+        incoming = sum(s for s, reader in zip(self._sizes[:cut], self._readers) if reader >= cut)
+        incoming += _LOSS * self._sizes[-1] if cut == len(self._operators) else 0
+        own = crossing = largest = 0
+        for start in reversed(range(cut)):
+            size = self._sizes[start]
+            own, largest = own + size, max(largest, size)
+            drawn = id(self._operators[start]) in self._masks
+            crossing += size if self._readers[start] >= cut or drawn else 0
+            yield start, crossing, own + 2 * largest + incoming
 
     # ---- what is between two cuts
 
