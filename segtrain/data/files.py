@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from mmap import mmap
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -106,7 +107,7 @@ def read_mask(path: Path, colours: bool = False, variable: Optional[str] = None)
             return _pixels(file, path, colours)
     except InputError as error:
         raise UserError(str(error)) from None
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, EOFError, LookupError, struct.error):  # of Pillow's decoders
         raise UserError(f"{path}: not an image that can be decoded") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: {error}") from None

@@ -299,6 +299,14 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path, data, name
         assert str(damaged) in str(error)
 
 
+def test_a_gif_whose_second_picture_is_damaged_is_refused(tmp_path):
+    path = tmp_path / "a.gif"
+    Image.fromarray(IDS).save(path)
+    path.write_bytes(path.read_bytes().rstrip(b";") + b"!\xf9\x01\x01\x00;")  # 1 byte of a block of 4
+    with says("a.gif: not an image that can be decoded"):
+        read_mask(path)
+
+
 def test_a_palette_png_gives_its_colours_where_they_are_wanted(tmp_path):
     mask = Image.fromarray(IDS, "P")
     mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
