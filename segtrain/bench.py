@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any, Dict, List
 
-from tqdm import tqdm
-
+from segtrain.bar import Bar
 from segtrain.config import Config
 from segtrain.machines.devices import contexts as find_devices
 from segtrain.training import timing
@@ -29,7 +28,7 @@ def measure(config: Config, device: str = "auto", rounds: int = 5, steps: int = 
         timing.warm_up(made, batches[0])
         timing.image(made, 0)
         seconds: Dict[str, List[float]] = {name: [] for name in WANTED}
-        for number in tqdm(range(rounds), desc="bench", unit="round", disable=None, leave=False):
+        for number in Bar(range(rounds), desc="bench", unit="round", leave=False):
             seconds["data"].append(timing.data(made, number, 2 * steps))
             seconds["step"].append(timing.step(made, batches, steps))
             seconds["loop"].append(timing.loop(made, number, steps))

@@ -14,9 +14,9 @@ import cv2
 import mxnet as mx
 import numpy as np
 from mxnet.recordio import IRHeader, MXIndexedRecordIO
-from tqdm import tqdm
 
 from segtrain import config as configs
+from segtrain.bar import Bar
 from segtrain.config import Config, Data
 from segtrain.data.dataset import SPLITS, Dataset, open_split
 from segtrain.data.packed import ABOUT, FORMAT, record
@@ -101,7 +101,7 @@ def _write_split(dataset: Dataset, home: Path, split: str) -> int:
     writer = MXIndexedRecordIO(str(home / f"{split}.idx"), str(path), "w")
     try:
         for index, (content, end) in enumerate(
-            tqdm(found, total=len(dataset.ids), desc=split, disable=None, leave=False)
+            Bar(found, total=len(dataset.ids), desc=split, unit="sample", leave=False)
         ):
             writer.write_idx(index, mx.recordio.pack(IRHeader(0, 0.0, index, end), content))
         size = writer.tell()

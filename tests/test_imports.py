@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "segtrain"
-BOTTOM = {"errors", "version", "threads", "memory", "stopping", "heartbeat"}
+BOTTOM = {"bar", "errors", "version", "threads", "memory", "stopping", "heartbeat"}
 MACHINE = {"elf", "driver", "cuda"}
 BUNDLE = {"infer", "pictures", "runtimes", "threads", "tiling", "video"}
 LEAVES = BOTTOM | BUNDLE | {"plugins", "config", "records"}

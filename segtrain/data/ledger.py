@@ -15,8 +15,8 @@ from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import numpy as np
 from numpy.lib.format import open_memmap
-from tqdm import tqdm
 
+from segtrain.bar import Bar
 from segtrain.config import Data
 from segtrain.data.cache import home
 from segtrain.data.dataset import Dataset, reading
@@ -178,7 +178,7 @@ def _read(dataset: Dataset, indices: List[int], title: str) -> Iterator[Tuple[in
             return str(error)
 
     found = in_threads(read, indices)
-    yield from zip(indices, tqdm(found, total=len(indices), desc=title, disable=None, leave=False))
+    yield from zip(indices, Bar(found, total=len(indices), desc=title, unit="sample", leave=False))
 
 
 # ---- what tells whether a sample has changed

@@ -12,9 +12,9 @@ from hashlib import sha256
 from typing import Any, Callable, Generator, Iterable, Iterator, NamedTuple, Sequence, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from segtrain import plugins
+from segtrain.bar import Bar
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset, Sample
 from segtrain.errors import Stopped, UserError
@@ -69,7 +69,7 @@ def evaluate(
     begun = time.perf_counter()
     mine = range(ranks.rank, len(dataset.ids), ranks.size)
     seen = _look(predictor, dataset, mine, stop, book.probabilistic)
-    counted = tqdm(_ahead(book.add, seen), total=len(mine), desc="eval", disable=None, leave=False)
+    counted = Bar(_ahead(book.add, seen), total=len(mine), desc="eval", unit="sample", leave=False)
     rows = list(counted)
     if len(rows) < len(mine):
         raise Stopped("stopped before all was scored")

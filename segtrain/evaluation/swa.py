@@ -11,10 +11,10 @@ from typing import Any, Dict, NamedTuple, Sequence
 import mxnet as mx
 import numpy as np
 from mxnet import autograd
-from tqdm import tqdm
 
 from segtrain import models
 from segtrain import run as runs
+from segtrain.bar import Bar
 from segtrain.config import Config
 from segtrain.data.dataset import open_split
 from segtrain.data.loader import open_loader
@@ -120,7 +120,7 @@ def renew_statistics(net: models.Network, config: Config, context: mx.Context) -
     with open_loader(
         dataset, config.data, channels, int(config.train.batch), config.seed, workers
     ) as loader:
-        batches = tqdm(loader.epoch(0), "batch norm", len(loader), leave=False, disable=None)
+        batches = Bar(loader.epoch(0), desc="batch norm", total=len(loader), unit="batch", leave=False)
         for batch in batches:
             x = mx.nd.array(batch.images, ctx=context, dtype=batch.images.dtype)
             moved = _moved(net, kept, x, 0)

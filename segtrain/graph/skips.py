@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any, Dict
 
-from tqdm import tqdm
-
+from segtrain.bar import Bar
 from segtrain.data.dataset import Dataset
 from segtrain.errors import UserError
 from segtrain.evaluation.evaluate import evaluate
@@ -30,7 +29,7 @@ def worth(trained: Trained, dataset: Dataset, policy: Policy = Policy()) -> Dict
         raise UserError(f"model {config.model.name} has no skip connections to cut")
     whole = _score(trained, dataset, policy)
     rows = []
-    for skip in tqdm(found, desc="skips", unit="skip", disable=None):
+    for skip in Bar(found, desc="skips", unit="skip"):
         with skip.chain.cut(skip.key):
             score = _score(trained, dataset, policy)
         lost = whole["miou"] - score["miou"]

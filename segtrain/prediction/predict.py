@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from segtrain.bar import Bar
 from segtrain.errors import Stopped, UserError
 from segtrain.prediction import infer, pictures
 from segtrain.prediction.infer import Part, Policy, Predictor
@@ -99,7 +100,7 @@ def predict(
     left = {n: p for n, p in files.items() if lines[n] is None}
     skipped, failed, start = len(files) - len(left), [], time.perf_counter()
     session = _Session(make, predictor, products.soft, how, stop)
-    with tqdm(total=len(files), initial=skipped, desc="predict", unit="input", disable=None) as bar:
+    with Bar(total=len(files), initial=skipped, desc="predict", unit="input") as bar:
         for done in session.run(left):
             bar.update()
             if done.error:
@@ -297,7 +298,7 @@ class _Session:
         paths = self._make.films(name, source)
         with ExitStack() as stack:
             films = [stack.enter_context(film(path, video)) for path in paths]
-            bar = tqdm(total=video.count, desc=name, unit="frame", disable=None, leave=False)
+            bar = Bar(total=video.count, desc=name, unit="frame", leave=False)
             stack.enter_context(bar)
             for future in stack.enter_context(closing(ordered(self._shots(name, video, films), 1))):
                 figures.append(future.result())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
+from segtrain.bar import Bar
 from segtrain.data.dataset import Dataset
 from segtrain.evaluation import metrics
 from segtrain.prediction.infer import Predictor
@@ -38,7 +38,7 @@ def extremes(scores: Sequence[float | None], count: int) -> tuple[list[int], lis
 def draw(trained: Trained, predictor: Predictor, dataset: Dataset, chosen: Sequence[int]) -> list[Case]:
     """The chosen samples with truth, prediction and errors, in the network's colours."""
     cases, album = [], _album(trained)
-    for index in tqdm(chosen, desc="report", disable=None, leave=False):
+    for index in Bar(chosen, desc="report", unit="sample", leave=False):
         sample = dataset.read(index)
         mask = predictor.mask(sample.image)
         counts = metrics.confusion(sample.mask, mask, len(dataset.classes), dataset.ignore)

@@ -6,9 +6,9 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from tqdm import tqdm
 
 from segtrain import models
+from segtrain.bar import Bar
 from segtrain.config import Config
 from segtrain.data.loader import Batch, Loader
 from segtrain.errors import SegtrainError, UserError
@@ -107,7 +107,7 @@ def _train(
     lrs: List[float] = []
     found: List[float] = []
     average, best = 0.0, np.inf
-    for number in tqdm(range(steps), desc="lr", unit="step", disable=None, leave=False):
+    for number in Bar(range(steps), desc="lr", unit="step", leave=False):
         learner.step(next(batches), number)
         try:
             loss = learner.losses()[0].loss

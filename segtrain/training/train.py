@@ -18,6 +18,7 @@ import numpy as np
 import segtrain
 from segtrain import config as configs
 from segtrain import losses, plugins
+from segtrain.bar import muted
 from segtrain.config import Config
 from segtrain.data.cache import cached
 from segtrain.data.dataset import SPLITS, Dataset, open_split
@@ -64,7 +65,8 @@ def train(
     if run is None and ranks.first:
         Run.check_free(out)
     watchers = Watchers(_listed(on_step), _listed(on_epoch))
-    with StopRequest(max_seconds) as stop, prepare(config, contexts, run, ranks) as made:
+    mute = muted(quiet or not ranks.first)
+    with mute, StopRequest(max_seconds) as stop, prepare(config, contexts, run, ranks) as made:
         if run is None and ranks.first:
             Run.create(out)
         run = ranks.run(out)

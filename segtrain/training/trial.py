@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from segtrain import config as configs
 from segtrain import plugins
+from segtrain.bar import Bar
 from segtrain.config import Config
 from segtrain.data.dataset import Dataset
 from segtrain.data.loader import Batch
@@ -31,7 +32,7 @@ def largest_batch(config: Config, dataset: Dataset, weights: np.ndarray, context
     """
     limit = memory.available() * SHARE if contexts[0].device_type == "cpu" else float("inf")
     batch, found, peaks = 1, 0, [0.0]
-    with tqdm(desc="train.batch=auto", unit="trial", disable=None, leave=False) as bar:
+    with Bar(desc="train.batch=auto", unit="trial", leave=False) as bar:
         while batch <= min(LARGEST, len(dataset.ids)):
             expected = 2 * peaks[-1] - peaks[-2] if len(peaks) > 2 else 0
             peak = _peak(config, dataset, weights, contexts, batch) if expected < limit else None
