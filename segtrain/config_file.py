@@ -71,6 +71,11 @@ def _parsed(path: Path) -> Dict[str, Any]:
         values = loader.get_single_data()
     except FileNotFoundError:
         raise UserError(f"no config {path}: give the path of a YAML file") from None
+    except IsADirectoryError:
+        cure = f"segtrain init {path} --out {path.absolute().name}.yaml makes one for images in it"
+        if (path / "config.yaml").is_file():
+            cure = f"the run's is {path / 'config.yaml'}"
+        raise UserError(f"{path} is a folder, and a config is wanted: {cure}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"can't read the config {path}: {error}") from None
     except yaml.YAMLError as error:

@@ -221,18 +221,19 @@ def _of_another(build: Callable, name: str, said: str) -> str:
 
 
 def options(
-    build: Callable, values: dict[str, Any], where: str, also: Iterable[str] = ()
+    build: Callable, values: dict[str, Any], where: str, also: Iterable[str] = (), name: str = ""
 ) -> dict[str, Any]:
     """`values` checked and converted by the keyword-only parameters of `build`, defaults added.
 
     UserError names `where` (the config's section), the key, and what it should be; a key that
-    is unknown might have been meant for one of `also`, the section's own.
+    is unknown might have been meant for one of `also`, the section's own, or for another `name`.
     """
     model = settings(build)
     known = model.model_fields
     for key in values:
         if key not in known:
-            raise UserError(f"{where}.{key}: no such option; {nearest(key, [*known, *also])}")
+            whose = f"{name} has " if name else ""
+            raise UserError(f"{where}.{key}: {whose}no such option; {nearest(key, [*known, *also])}")
     try:
         checked = model(**values)
     except ValidationError as error:

@@ -41,6 +41,9 @@ def write(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk doesn't say where that is
+        raise
     finally:
         aside.unlink(missing_ok=True)
     _sync(path.parent)
@@ -105,6 +108,16 @@ class Run:
     def config(self) -> Config:
         """The effective config of the run."""
         return load(self.path / "config.yaml")
+
+    def located(self) -> Config:
+        """The config; a relative data.root that isn't here is taken from where the run was trained."""
+        config, home = self.config(), self.environment().get("folder")
+        root = config.data.options.get("root")
+        if not isinstance(root, str) or home is None or Path(root).exists():
+            return config
+        there = Path(home) / root
+        data = config.data.model_copy(update={"root": str(there)})
+        return config.model_copy(update={"data": data}) if there.exists() else config
 
     def environment(self) -> dict[str, Any]:
         """What environment.json says; nothing where there is none yet."""

@@ -109,7 +109,7 @@ class Mean:
 
 def _run(path: Path, context: mx.Context) -> Trained:
     folder = run.Run.open(path)
-    config = folder.config()
+    config = folder.located()
     arrays, state = folder.load("best", ("model",))
     net = models.network(config.model, len(state["classes"]), config.data.mean, config.data.std)
     models.initialize(net, config.model, [context], seed=0)

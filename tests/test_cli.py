@@ -32,6 +32,7 @@ def refused(text, *parts):
         ("model.backbone=resnet18_v1b", ["model.backbone", "did you mean encoder?"]),
         ("data.clases=[a]", ["data.clases", "classes"]),
         ("model.wdths=[8]", ["model.wdths", "widths"]),
+        ("model.name=gridnet", ["model.units: gridnet has no such option"]),
         ("data.root=/no/where", ["/no/where", "data.root"]),
         ("data.name=foldr", ["foldr", "folder"]),
         ("data.augment=[flop]", ["flop", "flip"]),
@@ -121,6 +122,30 @@ def test_a_missing_config(tmp_path):
     code, text = run("train", tmp_path / "no.yaml")
     assert code == 2
     refused(text, "no.yaml")
+
+
+def test_a_folder_for_a_config(config_file, folder, tmp_path):
+    code, text = run("train", folder.name, cwd=tmp_path)
+    assert code == 2
+    refused(text, "data is a folder", "segtrain init data --out data.yaml")
+
+
+def test_a_run_finds_its_dataset_from_another_folder(config_file, folder, tmp_path):
+    config_file.write_text(config_file.read_text().replace(str(folder), folder.name))
+    code, text = run("train", config_file, "train.epochs=1", "--out", "run", cwd=tmp_path)
+    assert code == 0, text
+    refused(run("train", tmp_path / "run")[1], f"the run's is {tmp_path / 'run/config.yaml'}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, text = run("eval", tmp_path / "run", cwd=elsewhere)
+    assert code == 0, text
+    folder.rename(tmp_path / "moved")
+    code, text = run("eval", tmp_path / "run", cwd=elsewhere)
+    assert code == 2
+    refused(text, f"no folder {elsewhere / 'data'}: set data.root", "folder you are in", "config.yaml")
+    (tmp_path / "moved").rename(elsewhere / "data")
+    code, text = run("eval", tmp_path / "run", cwd=elsewhere)
+    assert code == 0, text
 
 
 def test_a_read_only_folder(config_file, tmp_path):

@@ -131,6 +131,7 @@ try:
     run.save("last", {{"model": {{"a": mx.nd.ones(1000000)}}}}, {{"step": 2}})
 except OSError as error:
     assert error.errno == errno.ENOSPC, error
+    assert error.filename.endswith("checkpoints/.last.new/model.params"), error
 else:
     raise AssertionError("it fitted")
 assert run.load("last", ("model",))[1]["step"] == 1

@@ -58,7 +58,7 @@ def open_split(data: Data, split: str, classes: list[str] | None = None, strict:
     missing or empty, and where files in it could not be paired, unless `strict` is False.
     """
     build = plugins.find("data", data.name).build
-    options = plugins.options(build, data.options, "data", also=type(data).model_fields)
+    options = plugins.options(build, data.options, "data", also=type(data).model_fields, name=data.name)
     dataset: Dataset = build(split, **options)
     if dataset.problems and strict:
         more = len(dataset.problems) - 1

@@ -68,9 +68,13 @@ class RawIds:
                     f"{holds}, which this format has no class for: mend the mask, or read such files "
                     "with data.name=list, which takes data.label_map"
                 )
+            mapped = ", ".join(
+                [*(f"{i}: CLASS" for i in wrong[:8]), *(["..."] if len(wrong) > 8 else [])]
+            )
+            void = f", or data.ignore={wrong[0]}" if len(wrong) == 1 else ""
             raise UserError(
                 f"{holds}, and there are {len(self.classes)} classes, 0 to {len(self.classes) - 1}: "
-                f"set data.label_map={{{int(wrong[0])}: CLASS}}, or data.ignore={int(wrong[0])}"
+                f"name more of them in data.classes, or set data.label_map={{{mapped}}}{void}"
             )
         return ids.astype(np.uint8)
 

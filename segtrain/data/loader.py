@@ -185,7 +185,7 @@ class Loader:
             size = -(-len(indices) // self._workers) or 1
             shares = [(first, indices[first : first + size]) for first in range(0, len(indices), size)]
             return [self._pool.submit(_work, slot, first, epoch, share) for first, share in shares]
-        except BrokenProcessPool:
+        except (BrokenProcessPool, ConnectionError):
             raise _dead() from None
 
     def _finish(self, slot: int, indices: list[int], futures: list[Future]) -> Batch:
@@ -229,8 +229,11 @@ _shared: tuple[Recipe, Slots]
 def _start(workers: int, recipe: Recipe, slots: Slots) -> ProcessPoolExecutor:
     """A pool whose processes come from a clean server process, not from a fork of this one."""
     pool = ProcessPoolExecutor(workers, ahead.serve(), initializer=_begin, initargs=(recipe, slots))
-    for _ in range(workers):
-        pool.submit(os.getpid)  # else the processes would start with the first batch
+    try:
+        for _ in range(workers):
+            pool.submit(os.getpid)  # else the processes would start with the first batch
+    except (BrokenProcessPool, ConnectionError):  # their server couldn't import the script that is run
+        raise _dead() from None
     return pool
 
 
@@ -271,6 +274,6 @@ def _fill(recipe: Recipe, slots: Slots, slot: int, row: int, epoch: int, index: 
 def _dead() -> SegtrainError:
     return SegtrainError(
         "a loader process was killed, most often for want of memory: set data.workers lower "
-        "(0 for none), and go on with --resume; a script that calls train() must do so "
+        "(0 for none), and go on with --resume; a script that calls train() must be a file and do so "
         "under if __name__ == '__main__':"
     )

@@ -80,9 +80,11 @@ def check_kind(kind: Kind) -> None:
 def check_size(image: np.ndarray, image_path: Path, mask: np.ndarray, mask_path: Path) -> None:
     """UserError where a mask (H, W, ...) hasn't its image's size."""
     if image.shape[:2] != mask.shape[:2]:
+        turned = image.shape[:2] == mask.shape[1::-1]
         raise UserError(
             f"{mask_path} is {mask.shape[1]}x{mask.shape[0]} and its image {image_path} "
             f"{image.shape[1]}x{image.shape[0]}: a mask must have its image's size"
+            + (", as it is shown, turned by its EXIF orientation if it has one" if turned else "")
         )
 
 
@@ -92,7 +94,11 @@ def check_size(image: np.ndarray, image_path: Path, mask: np.ndarray, mask_path:
 def open_root(root: Path) -> Path:
     """The dataset's folder; UserError if it isn't there."""
     if not root.is_dir():
-        raise UserError(f"no folder {root.absolute()}: set data.root to the dataset's folder")
+        here = "" if root.is_absolute() else ", as it is called from the folder you are in"
+        raise UserError(
+            f"no folder {root.absolute()}: set data.root to the dataset's folder{here} (for a run's, in "
+            "its config.yaml)"
+        )
     return root
 
 

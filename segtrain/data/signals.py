@@ -131,7 +131,7 @@ def _split(root: Path, split: str, name: str) -> Tuple[Path, List[Path]]:
 
 def form_of(data: Data) -> records.Form:
     """What the records of a config's dataset hold; UserError for wrong options."""
-    options = plugins.options(build, data.options, "data", also=type(data).model_fields)
+    options = plugins.options(build, data.options, "data", also=type(data).model_fields, name=data.name)
     return records.Form(options["signal"], options["standardise"] == "record", options["rate"])
 
 

@@ -41,7 +41,7 @@ def scored(
     dataset's options and files, the policy and segtrain's version are the same.
     """
     run = Run.open(path)
-    config, state = run.config(), run.load("best", ())[1]
+    config, state = run.located(), run.load("best", ())[1]
     dataset = open_split(config.data, split, state["classes"])
     asked = policy(policy_of(config))
     about = [segtrain.__version__, state["sha256"], split, asked, config.eval.tolerance_ms, _of(dataset)]

@@ -53,7 +53,7 @@ def average(path: Path, out: Path, last: int = 5, device: str = "auto") -> dict[
     if out.exists():
         raise UserError(f"{out} exists: give another --out")
     run = Run.open(path)
-    config, context = run.config(), devices.contexts(device)[0]
+    config, context = run.located(), devices.contexts(device)[0]
     chosen = choose(run, last)
     state = chosen[-1].state
     net = models.network(config.model, len(state["classes"]), config.data.mean, config.data.std)

@@ -99,7 +99,9 @@ def network(
     nothing else that was built in the process. UserError for a model or option that doesn't exist.
     """
     build = plugins.find("models", model.name).build
-    options = plugins.options(build, model.options, "model", also=type(model).model_fields)
+    options = plugins.options(
+        build, model.options, "model", also=type(model).model_fields, name=model.name
+    )
     mean, std = _statistics(model, mean, std)
     with mx.name.NameManager(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*New initializer")  # MXNet's, of constants by address

@@ -361,6 +361,9 @@ def aside(path: Path, ending: str = "") -> Iterator[Path]:
     try:
         yield other
         os.replace(other, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a write to a full disk doesn't say where that is
+        raise
     finally:
         if other.exists():
             other.unlink()

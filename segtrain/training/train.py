@@ -283,6 +283,7 @@ def _describe(run: Run, made: Prepared, contexts: list) -> None:
         return
     environment = {
         "command": sys.argv,
+        "folder": os.getcwd(),
         "segtrain": segtrain.__version__,
         "mxnet": mx.__version__,
         "numpy": np.__version__,

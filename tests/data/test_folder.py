@@ -172,6 +172,24 @@ def test_an_id_out_of_range_and_the_cure(folder):
     scan(opened(folder, label_map={17: 0}), "train")
 
 
+def test_too_few_classes_and_the_cures(folder):
+    path = folder / "train/masks/00.png"
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    mask[:2], mask[2:4] = len(CLASSES), len(CLASSES) + 1
+    cv2.imwrite(str(path), mask)
+    with says("holds 4, 5 ", "name more of them in data.classes", "label_map=.4: CLASS, 5: CLASS}$"):
+        opened(folder).read(0)
+
+
+def test_a_photo_that_its_exif_turns(folder):
+    picture, turned = folder / "train/images/02.png", Image.Exif()
+    turned[0x0112] = 6
+    Image.open(picture).save(picture.with_suffix(".jpg"), exif=turned)
+    picture.unlink()
+    with says("02.png is 64x48 and its image .*02.jpg 48x64", "EXIF"):
+        opened(folder).read(2)
+
+
 def test_a_colour_mask(folder):
     colours = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
     cv2.imwrite(str(folder / "train/masks/00.png"), colours)

@@ -98,6 +98,18 @@ def test_a_killed_worker_is_an_error_within_seconds():
         assert time.monotonic() - start < 5
 
 
+@pytest.mark.parametrize("in_a_file", [True, False])
+def test_a_script_that_the_workers_cannot_import(tmp_path, config_file, in_a_file):
+    script = tmp_path / "script.py"
+    script.write_text(f"import segtrain\nsegtrain.train({str(config_file)!r}, 'run')\n")
+    config_file.write_text(config_file.read_text().replace("workers: 0", "workers: 1"))
+    command = [sys.executable, *([str(script)] if in_a_file else [])]
+    given = None if in_a_file else script.read_text()
+    done = subprocess.run(command, input=given, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "a file and do so under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
 def test_workers_end_with_a_killed_parent(tmp_path):
     script = """
 import sys, time
