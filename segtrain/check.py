@@ -202,7 +202,7 @@ def small(data: Data) -> Iterator[Finding]:
                 names,
                 f"{len(names)} of {len(found.looks)} images are smaller than data.crop={list(crop)}: "
                 "what is beyond their border is mirrored and not trained on",
-                f"set data.crop to at most {least}",
+                f"no harm where they are few; else set data.crop to at most {least}",
                 error=False,
             )
 

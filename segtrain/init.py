@@ -82,7 +82,7 @@ def _attempt(found: Found, root: Path, out: Path) -> Tuple[Proposal, Dict[str, S
     surveys = _surveys(choices, lists, root)
     choose = recipe.choose_signals if found.name == "signals" else recipe.choose
     choices += choose(surveys, _config(choices))
-    notes = [*found.notes, *_unread(surveys), *_doubts(choices)]
+    notes = [*found.notes, *_unread(surveys), *_doubts(choices), *_empty(surveys)]
     return Proposal(_text(root, out, choices), lists, notes), surveys
 
 
@@ -93,6 +93,12 @@ def _doubts(choices: Sequence[Choice]) -> List[str]:
     return [f"data.ignore: {ignore.why}"] if ignore and ignore.value is not None else []
 
 
+def _empty(surveys: Dict[str, Survey]) -> List[str]:
+    """What to say where there is nothing to learn."""
+    pixels = np.sum([look.counts for found in surveys.values() for look in found.looks], axis=0)
+    return [] if np.any(pixels[1:]) else ["NOTHING BUT THE FIRST CLASS is in the masks: are they right?"]
+
+
 def _of_images(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[Path, str]]:
     """What masks mean and images are, and the pairs of each split where folders alone don't say it."""
     samples = found.samples or {}
@@ -101,7 +107,8 @@ def _of_images(found: Found, root: Path, out: Path) -> Tuple[List[Choice], Dict[
     choices = [Choice(f"data.{k}", v, meaning.reasons.get(k, "")) for k, v in meaning.options.items()]
     image, kind = _kind([image for image, _ in pairs])
     if kind != Kind():
-        choices.append(Choice("data.channels", kind.channels, f"as {image.name} has"))
+        why = f"{image.name} is grey" if kind.channels == 1 else f"as {image.name} has"
+        choices.append(Choice("data.channels", kind.channels, why))
         choices.append(Choice("data.depth", kind.depth, f"bits of a value in {image.name}"))
     if found.name != "list":
         return choices, {}
@@ -152,21 +159,33 @@ def _homes(splits: divide.Splits, root: Path) -> Dict[str, str]:
 
 
 def _kind(images: Sequence[Path]) -> Tuple[Path, Kind]:
-    """What most of some images are, and one of these: RGB where they can be read as that."""
+    """What most of some images are, and one of these."""
     kinds: Dict[Kind, List[Path]] = {}
     problem = ""
     for image in images[:: -(-len(images) // SOME)]:
         try:
-            decode(image, Kind())
-            kinds.setdefault(Kind(), []).append(image)
-        except KindError as error:
-            kinds.setdefault(error.found, []).append(image)
+            kinds.setdefault(_kind_of(image), []).append(image)
         except InputError as error:
             problem = str(error)
     if not kinds:
         raise UserError(problem)
     kind = max(kinds, key=lambda kind: len(kinds[kind]))
     return kinds[kind][0], kind
+
+
+def _kind_of(image: Path) -> Kind:
+    """8-bit RGB where it can be read as that, as grey can; else what the file is, without alpha."""
+    try:
+        decode(image, Kind())
+    except KindError as error:
+        found = error.found
+    else:
+        return Kind()
+    try:  # of any number of channels but 1 and 3 an image comes as it lies
+        decode(image, Kind(2, found.depth))
+    except KindError as error:
+        return error.found if error.found.channels == 1 else found
+    return found
 
 
 def _print(image: Path, kind: Kind) -> Print:

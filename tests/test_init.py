@@ -197,6 +197,42 @@ def test_blurred_masks_of_two_values_get_a_tolerance(tmp_path):
     trains(out, tmp_path)
 
 
+def test_jpeg_masks_of_two_values_get_a_tolerance(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            image, mask = sample(i)
+            write_pair(tmp_path / "data" / split, f"{i}", image + i, (mask > 0).astype(np.uint8) * 255)
+            png = tmp_path / "data" / split / f"masks/{i}.png"
+            cv2.imwrite(
+                str(png.with_suffix(".jpg")), cv2.imread(str(png)), [cv2.IMWRITE_JPEG_QUALITY, 80]
+            )
+            png.unlink()
+    out, _ = init(tmp_path / "data", tmp_path)
+    assert load(out).data.options["tolerance"] == 127
+    trains(out, tmp_path)
+
+
+def test_deep_grey_images_have_one_channel(tmp_path):
+    for split in ("train", "val"):
+        for i in range(4):
+            image, mask = sample(i)
+            write_pair(tmp_path / "data" / split, f"{i}", image, mask)
+            deep = image[..., 0].astype(np.uint16) * 100 + i
+            cv2.imwrite(str(tmp_path / "data" / split / f"images/{i}.png"), deep)
+    out, _ = init(tmp_path / "data", tmp_path)
+    config = load(out)
+    assert config.data.options["channels"] == config.model.in_channels == len(config.data.mean) == 1
+    assert ".png is grey" in out.read_text()
+    trains(out, tmp_path)
+
+
+def test_masks_that_hold_nothing_are_told(folder, tmp_path):
+    for path in folder.rglob("masks/*.png"):
+        cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
+    _, text = init(folder, tmp_path)
+    assert "NOTHING BUT THE FIRST CLASS" in text
+
+
 def test_coco_with_two_categories_of_one_name(tmp_path):
     out, text = init(real("facade-coco"), tmp_path)
     assert "kept apart: facade (id 0), facade (id 3)" in text

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from segtrain.data.files import read_mask
+from segtrain.data.files import JPEG, read_mask
 from segtrain.data.parallel import in_threads
 from segtrain.errors import UserError
 
@@ -17,6 +17,7 @@ MOST = 64  # classes that are told from masks alone
 SOME = 20  # masks that tell whether all are of colours
 NAME_FILES = ("class_names.txt", "classes.txt", "labels.txt", "label_colors.txt", "names.txt")
 
+_RINGING = 16  # that JPEG leaves about an edge in what was 0 or 255
 _PLACES = np.array([65536, 256, 1])
 Value = Tuple[int, ...]  # (id,) or (red, green, blue)
 
@@ -36,7 +37,8 @@ def legend(masks: Sequence[Path], root: Path) -> Legend:
     colours = any(map(_are_colours, masks[:: -(-len(masks) // SOME)]))
     pixels = _count(masks, colours)
     named = _names(root)
-    if not colours and _is_blurred_binary(pixels):
+    jpeg = any(mask.suffix.lower() in JPEG for mask in masks)
+    if not colours and (_is_jpeg_binary(pixels) if jpeg else _is_blurred_binary(pixels)):
         return _blurred(pixels)
     if len(pixels) > MOST:
         kind = "colours" if colours else "values"
@@ -123,6 +125,13 @@ def _colours(pixels: Counter[Value], named: Dict[Optional[Value], List[str]]) ->
 def _is_blurred_binary(pixels: Counter[Value]) -> bool:
     ends = pixels[(0,)] + pixels[(255,)]
     return len(pixels) > 32 and pixels[(255,)] > 0 and ends > 0.7 * sum(pixels.values())
+
+
+def _is_jpeg_binary(pixels: Counter[Value]) -> bool:
+    """As `_is_blurred_binary`, of few masks too; JPEG moves the ends themselves a little."""
+    ends = sum(count for (value,), count in pixels.items() if not _RINGING < value < 255 - _RINGING)
+    white = any(value >= 255 - _RINGING for (value,) in pixels)
+    return white and ends > 0.7 * sum(pixels.values())
 
 
 def _blurred(pixels: Counter[Value]) -> Legend:
