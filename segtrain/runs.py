@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import json
 import os
 from datetime import datetime
 from pathlib import Path
@@ -61,7 +62,8 @@ def _row(path: Path, home: Path) -> Dict[str, Any]:
         config = load(path / "config.yaml")
         history = _history(path / "history.csv")
         row.update({key: figure(config, history) for key, figure in _FIGURES.items()})
-        row.update(state=_state(path, config, history), date=_date(path), problem=None)
+        row.update(_average(path) or {"state": _state(path, config, history)})
+        row.update(date=_date(path), problem=None)
     except (UserError, OSError, KeyError, ValueError, csv.Error) as error:
         row.update(state="running", date=_date(path), problem=None)
         if not _running(path):  # else it is just beginning
@@ -113,6 +115,15 @@ def _state(path: Path, config: Config, history: List[Dict[str, float]]) -> str:
     if history and not any((path / "checkpoints").glob("*/state.json")):
         raise UserError(f"{path}: the checkpoints of its {len(history)} epochs are gone")
     return "finished" if finished(config, history) else "stopped"
+
+
+def _average(path: Path) -> Dict[str, Any]:
+    """The figures of what `segtrain average` wrote, which has no history of its own; else none."""
+    best = path / "checkpoints/best/state.json"
+    state = json.loads(best.read_text(encoding="utf-8")) if best.exists() else {}
+    if "averaged" not in state:
+        return {}
+    return {"state": "average", "miou": state["best"]["miou"], "epoch": state["epoch"]}
 
 
 def _running(path: Path) -> bool:

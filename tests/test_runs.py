@@ -107,6 +107,13 @@ def test_sorted_by_any_column_with_gaps_last(home, key):
     assert known == sorted(known, reverse=ORDERS[key])
 
 
+def test_a_long_name_is_whole_where_there_is_no_terminal(home, tmp_path):
+    name = "a-name-of-" + "many-words-" * 8
+    shutil.copytree(home / "a", tmp_path / name)
+    code, text = run("runs", tmp_path)
+    assert code == 0 and name in text
+
+
 def test_one_run_alone(home):
     assert list(listed(home / "a")) == ["a"]
 

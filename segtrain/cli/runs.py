@@ -1,5 +1,6 @@
 """segtrain runs."""
 
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -65,7 +66,8 @@ def _print(rows: List[Dict[str, Any]]) -> None:
             "-" if broken else _time(row["seconds"]),
             row["date"][:16],
         )
-    Console().print(listed, markup=False)
+    width = None if sys.stdout.isatty() else 200  # in a file a name can be whole
+    Console(width=width).print(listed, markup=False)
 
 
 def _time(seconds: float) -> str:

@@ -22,6 +22,7 @@ from segtrain.evaluation import evaluate, metrics, swa
 from segtrain.evaluation.evaluate import image_counts
 from segtrain.prediction.infer import Policy
 from segtrain.run import Run
+from segtrain.runs import runs
 from segtrain.trained import open_ensemble, open_trained
 
 
@@ -223,6 +224,8 @@ def test_an_average_is_the_mean_of_the_checkpoints(home):
     code, text = run("eval", home / "a-average", "--json", home / "again.json")
     assert code == 0
     assert json.loads((home / "again.json").read_text())["miou"] == found["miou"]["average"]
+    (row,) = runs(home / "a-average")
+    assert (row["state"], row["miou"]) == ("average", found["miou"]["average"])
 
 
 def test_statistics_of_an_average_are_those_of_the_training_batches(home):
