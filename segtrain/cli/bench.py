@@ -96,10 +96,11 @@ def _print(result: Dict[str, Any]) -> None:
     from rich.console import Console
 
     rows = table()
+    rows.collapse_padding, rows.pad_edge = True, False  # all fits 80 columns
     for column in ("format", "runtime"):
         rows.add_column(column, no_wrap=True)
     for column in ("batch", "images/s", "p50 ms", "p90 ms", "p99 ms", "speedup", "equal"):
-        rows.add_column(column, justify="right")
+        rows.add_column(column, justify="right", no_wrap=True)
     for row in result["rows"]:
         latency = [f"{row['latency_ms'][key]:.1f}" for key in ("p50", "p90", "p99")]
         figures = [f"{row['speedup']:.2f}", f"{row['equal_argmax']:.3%}"]

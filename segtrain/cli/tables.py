@@ -9,7 +9,7 @@ def table(*texts: str, numbers: Sequence[str] = ()) -> Any:
 
     made = Table(box=None, header_style="bold")
     for column in texts:
-        made.add_column(column)
+        made.add_column(column, overflow="fold")  # a name is never cut
     for column in numbers:
         made.add_column(column, justify="right")
     return made

@@ -6,9 +6,12 @@ import csv
 import hashlib
 import json
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -29,8 +32,9 @@ def resume(
     """Train `config` unbroken, then `kills` times with a kill -9 at a random moment and a resume.
 
     Runs go into the folder `home`. The moments are drawn evenly over the time from the run's first
-    file to its end, and so fall into steps, saves and evaluations. SegtrainError where a process
-    fails for another reason than the kill.
+    file to its end, and so fall into steps, saves and evaluations; a run that was over by then is
+    begun anew and killed in half the time. SegtrainError where a process fails for another reason
+    than the kill.
     """
     chance = random.Random(seed)
     say("training without a break")
@@ -41,14 +45,18 @@ def resume(
     wanted = fingerprint(home / "whole")
     rows: List[Dict[str, Any]] = []
     for number in range(kills):
-        folder = home / f"killed-{number + 1}"
-        row = _kill_and_resume(config, folder, devices, chance.uniform(0, whole))
-        row["equal"] = fingerprint(folder) == wanted
-        rows.append(row)
-        verdict = "the same bits" if row["equal"] else "OTHER BITS"
-        say(f"kill {number + 1}/{kills}: {row['where']}; resumed, and ended at {verdict}")
-    equal = sum(row["equal"] for row in rows)
-    return {"kills": kills, "equal": equal, "passed": equal == kills, "trials": rows}
+        folder, after = home / f"killed-{number + 1}", chance.uniform(0, whole)
+        while not _killed(config, folder, devices, after):
+            shutil.rmtree(folder)
+            after /= 2
+        where = _where(folder)
+        _wait(_start(config, folder, devices, "--resume"))
+        equal = fingerprint(folder) == wanted
+        rows.append({"after_seconds": after, "where": where, "equal": equal})
+        verdict = "the same bits" if equal else "OTHER BITS"
+        say(f"kill {number + 1}/{kills}: {where}; resumed, and ended at {verdict}")
+    same = sum(row["equal"] for row in rows)
+    return {"kills": kills, "equal": same, "passed": same == kills, "trials": rows}
 
 
 def fingerprint(run: Path) -> str:
@@ -62,17 +70,17 @@ def fingerprint(run: Path) -> str:
     return digest.hexdigest()
 
 
-def _kill_and_resume(config: Path, folder: Path, devices: str, after: float) -> Dict[str, Any]:
+def _killed(config: Path, folder: Path, devices: str, after: float) -> bool:
+    """Begin a run and kill it so many seconds after its first file; False where it was over by then."""
     process = _begun(config, folder, devices)
-    try:
+    with suppress(subprocess.TimeoutExpired):
         process.wait(after)
-    except subprocess.TimeoutExpired:
-        process.kill()
-    process.communicate()
-    killed = process.returncode == -9
-    where = _where(folder) if killed else "it was over already"
-    _wait(_start(config, folder, devices, "--resume"))
-    return {"after_seconds": after, "killed": killed, "where": where}
+    process.kill()  # nothing happens to one that has ended
+    if process.wait() == -signal.SIGKILL:
+        process.communicate()
+        return True
+    _wait(process)
+    return False
 
 
 def _where(folder: Path) -> str:

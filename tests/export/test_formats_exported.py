@@ -338,6 +338,7 @@ def test_the_formats_side_by_side(home):
     options = ("--size", "32x48", "--batch", "1,2", "--rounds", 2, "--run", home / "run")
     code, text = run("bench", home / "bundle", *options, "--json", "-")
     assert code == 0, text
+    assert "images/s" in text and "100.000%" in text  # whole, in the 80 columns of no terminal
     result = json.loads(text[text.index("{\n") :])
     assert {"mxnet", "onnx", "int8", "the run"} == {row["format"] for row in result["rows"]}
     assert {row["batch"] for row in result["rows"]} == {1, 2}
