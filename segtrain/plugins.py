@@ -6,7 +6,7 @@ what such a file brings, and never the file: to read a stranger's config runs no
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -95,6 +95,8 @@ def use(name: str) -> None:
     path = Path(name).absolute()
     if is_file and not path.is_file():
         raise UserError(f"--plugins {name}: there is no such file")
+    if not is_file and not _is_module(name):
+        raise UserError(f"--plugins {name}: no file FILE.py, and no module that is installed here")
     if is_file and str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))  # loader processes are told of it
     try:
@@ -114,6 +116,16 @@ def use(name: str) -> None:
     names = dict.fromkeys([*known(), str(path) if is_file else name])
     between = "\n" if any(os.pathsep in each for each in names) else os.pathsep
     os.environ[VARIABLE] = between.join([*names, ""])
+
+
+def _is_module(name: str) -> bool:
+    """Whether there is a module of that name, sound or not."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ModuleNotFoundError, ValueError):  # a package above it isn't there; or no name at all
+        return False
+    except Exception:  # of a package above it: its import tells
+        return True
 
 
 def sources(*kinds: str) -> dict[str, str]:
@@ -241,14 +253,27 @@ def options(
     return {name: getattr(checked, name) for name in known}
 
 
-_WORDS = {"model_type": "a section is keys with values"}  # of pydantic, which speaks of its classes
+_WORDS = {  # of pydantic, which speaks of Python's types
+    "model_type": "a section is keys with values",
+    "tuple_type": "a list is wanted, like [256, 256]",
+    "list_type": "a list is wanted, like [a, b]",
+    "dict_type": "keys with values are wanted, like {a: 1}",
+    "int_parsing": "a whole number is wanted",
+    "int_type": "a whole number is wanted",
+    "float_parsing": "a number is wanted",
+    "float_type": "a number is wanted",
+}
+_BRANCH = re.compile(r"[a-z-]+\[.*\]|constrained-\w+|int|float|str|bool")  # of a union, in a key's place
 
 
 def explain(error: ValidationError, where: str = "") -> str:
     """A pydantic error as one line: each wrong key and what it should be."""
     lines = []
     for e in error.errors():
-        key = ".".join([where, *map(str, e["loc"])]).strip(".")
+        place = [str(part) for part in e["loc"]]
+        if place and _BRANCH.fullmatch(place[-1]):
+            place.pop()
+        key = ".".join([where, *place]).strip(".")
         if e["type"] == "missing":
             on_the_command_line = "" if " " in key else f" or as {key}=..."
             lines.append(f"{key} is missing: set it in the config{on_the_command_line}")

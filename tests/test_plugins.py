@@ -156,6 +156,9 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(home, content, told):
 def test_a_file_that_is_not_there_or_has_a_name_that_is_taken(home):
     code, text = run("show", "own.yaml", "--plugins=none.py", cwd=home)
     assert code == 2 and "--plugins none.py: there is no such file" in text
+    for name in ("no.such", "mine.yaml", "/tmp"):
+        code, text = run("show", "own.yaml", "--plugins", name, cwd=home)
+        assert code == 2 and f"--plugins {name}: no file FILE.py, and no module" in text
     (home / "json.py").write_text("")
     code, text = run("show", "own.yaml", "--plugins", "json.py", cwd=home)
     assert code == 2 and "rename the file" in text

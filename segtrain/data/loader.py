@@ -139,7 +139,7 @@ class Loader:
 
     def __exit__(self, *_: object) -> None:
         if self._pool:
-            self._pool.shutdown(wait=False)
+            self._pool.shutdown()  # waits: else Python, when it ends, may write to a pipe that closes
         self._slots.close()
 
     @property

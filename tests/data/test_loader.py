@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -96,6 +97,13 @@ def test_a_killed_worker_is_an_error_within_seconds():
             for _ in batches:
                 pass
         assert time.monotonic() - start < 5
+
+
+def test_no_thread_is_left_that_python_would_meet_at_its_end():
+    before = set(threading.enumerate())
+    with loader(2):
+        pass
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("in_a_file", [True, False])
