@@ -17,11 +17,14 @@ convolutions reach of this machine's peak in matrix products of float32, timed i
                                  [--torch .venv-peers/bin/python]
 """
 
+import atexit
 import itertools
 import json
 import os
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -221,7 +224,9 @@ def profiled():
     import mxnet as mx
 
     take = segtrain()
-    mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=os.devnull)
+    scratch = Path(tempfile.mkdtemp()) / "profile.json"  # MXNet deletes it first: not os.devnull
+    atexit.register(shutil.rmtree, scratch.parent, ignore_errors=True)
+    mx.profiler.set_config(profile_all=True, aggregate_stats=True, filename=str(scratch))
 
     def step(number):
         mx.profiler.set_state("run")
