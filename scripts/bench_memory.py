@@ -78,7 +78,8 @@ def measured(case, options):
     found = take(PAIR, case, sys.executable, options.rounds)
     for name in PEERS:
         if name != "torch" or Path(options.torch).exists():
-            found.update(take([name], case, options.torch if name == "torch" else sys.executable, 2))
+            python = options.torch if name == "torch" else sys.executable
+            found.update(take([name], case, python, options.rounds))
     label = f"widths {case[0][0]} to {case[0][-1]}, batch {case[1]}"
     (plain, ours), (again, _) = (found[name] for name in PAIR)
     ratios = {f"{label}: memory of {n}": peak / ours for n, (_, peak) in found.items() if n != PAIR[0]}

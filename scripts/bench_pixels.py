@@ -2,8 +2,9 @@
 
 The U-Net of configs/camvid-unet.yaml, untrained, on pictures of shapes: scored as `segtrain eval` does,
 and predicted from file to file as `segtrain predict` does. Each case is a process of its own, in turns;
-its memory is its peak over that of the smallest picture. "growth" is the time per megapixel over that
-at the side before: at 1 and below, time grows no faster than the picture.
+its memory is its peak over that of the smallest picture. "growth" is the time per megapixel that goes
+through the network, which are more than the picture's where windows overlap, over that at the side
+before: at 1 and below, time grows no faster than the work.
 
     python scripts/bench_pixels.py [--sides 512,1024,2048,4096] [--rounds 5] [--json FILE]
 """
@@ -61,6 +62,13 @@ def prediction(side, home):
     return lambda: predict(trained, [str(image)], Path(home) / f"{side}-{next(number)}")
 
 
+def passed(side):
+    """The pixels of a picture of that side that go through the network, in windows or at once."""
+    net = network()
+    windows = Predictor(None, mx.cpu(), side=net.side, stride=net.stride).windows((side, side, 3))
+    return side**2 if windows is None else sum(s.stop - s.start for s in windows.spans(side)) ** 2
+
+
 def work(task, side, home):
     """In a process of its own: the peak of memory in bytes after each turn."""
     go = globals()[task](int(side), home)
@@ -90,10 +98,12 @@ def main():
             for peer in peers.values():
                 peer.close()
     growth, memory = {}, {}
+    share = {side: side**2 / passed(side) for side in sides}
     for task in TASKS:
         for before, side in zip(sides, sides[1:]):
             name = f"{task}, {side}"
-            growth[f"growth: {name}"] = turns.ratio(found[name], found[f"{task}, {before}"])
+            grown = turns.ratio(found[name], found[f"{task}, {before}"])
+            growth[f"growth: {name}"] = grown * share[side] / share[before]
             more = peaks[name] - peaks[f"{task}, {sides[0]}"]
             memory[name] = more / ((side**2 - sides[0] ** 2) / 1e6)
     made = turns.result(
