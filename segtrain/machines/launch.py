@@ -259,11 +259,9 @@ class Job:
         run = self._run()
         if run is None or not self.has_begun():
             return ""
-        where = []
-        for option in ("--devices",):
-            if option in self._command:
-                where = [option, self._command[list(self._command).index(option) + 1]]
-        command = ["train", f"{run}/config.yaml", "--out", run, *where, "--resume"]
+        words = list(self._command)
+        devices = words[words.index("--devices") :][:2] if "--devices" in words else []
+        command = ["train", f"{run}/config.yaml", "--out", run, *devices, "--resume"]
         return f". To go on: {self._said} {shlex.join(command)}"
 
 
