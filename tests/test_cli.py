@@ -11,8 +11,10 @@ import sys
 import cv2
 import numpy as np
 import pytest
+import typer
 from conftest import run
 
+from segtrain.cli import app
 from segtrain.cli.wording import worded
 
 
@@ -256,3 +258,13 @@ def test_an_error_names_the_file_that_was_asked_for():
     """And not the one aside in which it is written first."""
     line, code = worded(OSError(errno.EROFS, "Read-only file system", "out/.c.yaml.4854"))
     assert code == 2 and line.startswith("out/c.yaml: can't be written (Read-only file system)")
+
+
+def test_no_argument_that_takes_several_has_a_list_as_its_default():
+    """The click that runs on Python 3.8 and 3.9 refuses one, and with it every command."""
+    groups = [typer.main.get_command(app)]
+    while groups:
+        command = groups.pop()
+        groups += getattr(command, "commands", {}).values()
+        several = [p for p in command.params if p.nargs == -1]
+        assert not [p.name for p in several if isinstance(p.default, (list, tuple))], command.name

@@ -14,7 +14,7 @@ from segtrain.cli.tables import table
 @app.command()
 def bench(
     target: Annotated[Path, typer.Argument(metavar="BUNDLE_OR_CONFIG", help="A bundle, or a config.")],
-    overrides: Annotated[List[str], Overrides(help="Of a config.")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Of a config.")] = None,
     run: Annotated[
         Optional[Path], typer.Option(help="The run that it came from, to be timed beside it.")
     ] = None,
@@ -42,7 +42,7 @@ def bench(
         segtrain bench configs/camvid-unet.yaml data.workers=2
     """
     if target.is_file():
-        result = _config(target, overrides, devices, rounds)
+        result = _config(target, overrides or [], devices, rounds)
     else:
         result = _bundle(target, run, size, batch, rounds, devices)
     write_json(json, result)

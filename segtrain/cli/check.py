@@ -14,7 +14,7 @@ from segtrain.cli.tables import table
 @app.command()
 def check(
     config: ConfigFile,
-    overrides: Annotated[List[str], Overrides(help="Like data.root=mydata")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like data.root=mydata")] = None,
     sheet: Annotated[
         Optional[Path], typer.Option(metavar="PNG", help="Draw samples with their masks over them.")
     ] = None,
@@ -35,7 +35,7 @@ def check(
     from segtrain.graph.sheet import sheet as draw
     from segtrain.prediction import infer
 
-    data = checks.look(configs.load(config, overrides))
+    data = checks.look(configs.load(config, overrides or []))
     result = checks.report(data)
     if str(json) != "-":
         _print(result)

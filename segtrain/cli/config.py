@@ -18,7 +18,7 @@ app.add_typer(config, name="config", no_args_is_help=True)
 def explain(
     source: ConfigOrRun,
     key: Annotated[str, typer.Argument(help="A dotted key, like train.lr, or a section, like train.")],
-    overrides: Annotated[List[str], Overrides(help="Like train.lr=0.01")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like train.lr=0.01")] = None,
     json: Json = None,
     debug: Debug = False,
 ) -> None:
@@ -32,7 +32,7 @@ def explain(
     """
     from segtrain import settings
 
-    found = settings.explain(settings.load(source, overrides), key)
+    found = settings.explain(settings.load(source, overrides or []), key)
     write_json(json, [setting._asdict() for setting in found])
     if str(json) == "-":
         return

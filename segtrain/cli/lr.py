@@ -13,7 +13,7 @@ from segtrain.cli.options import ConfigFile, Devices, Overrides
 @app.command()
 def lr(
     config: ConfigFile,
-    overrides: Annotated[List[str], Overrides(help="Like train.batch=16")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like train.batch=16")] = None,
     low: Annotated[float, typer.Option("--from", metavar="LR", help="The first learning rate.")] = 1e-6,
     high: Annotated[float, typer.Option("--to", metavar="LR", help="The last one.")] = 10,
     steps: Annotated[int, typer.Option(min=10, help="How many steps lie between them.")] = 100,
@@ -37,7 +37,7 @@ def lr(
     from segtrain.prediction import infer
     from segtrain.training.lr_range import plot, range_test
 
-    test = range_test(configs.load(config, overrides), devices, low, high, steps)
+    test = range_test(configs.load(config, overrides or []), devices, low, high, steps)
     if out:
         infer.write(out, plot(test))
     write_json(json, test)

@@ -14,7 +14,8 @@ from segtrain.errors import UserError
 
 ConfigFile = Annotated[Path, typer.Argument(help="The YAML config.")]
 ConfigOrRun = Annotated[Path, typer.Argument(metavar="CONFIG_OR_RUN", help="A YAML config, or a run.")]
-Overrides = partial(typer.Argument, metavar="[KEY=VALUE]...")  # whose help is the command's own example
+# Whose help is the command's own example; no list as the default, which click before 8.2 refuses.
+Overrides = partial(typer.Argument, metavar="[KEY=VALUE]...")
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 RunOrBundle = Annotated[Path, typer.Argument(metavar="RUN_OR_BUNDLE", help="A run folder or a bundle.")]
 Split = Annotated[str, typer.Option(help="The split to score on.")]

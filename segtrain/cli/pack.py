@@ -1,7 +1,7 @@
 """segtrain pack."""
 
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 import typer
 from typing_extensions import Annotated
@@ -13,7 +13,7 @@ from segtrain.cli.options import ConfigFile, Overrides
 @app.command()
 def pack(
     config: ConfigFile,
-    overrides: Annotated[List[str], Overrides(help="Like data.root=mydata")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like data.root=mydata")] = None,
     *,
     out: Annotated[Path, typer.Option(help="The new folder.")],
     json: Json = None,
@@ -32,7 +32,7 @@ def pack(
     from segtrain import config as configs
     from segtrain.pack import pack as write_packed
 
-    result = write_packed(configs.load(config, overrides), out)
+    result = write_packed(configs.load(config, overrides or []), out)
     write_json(json, result)
     for split, found in result["splits"].items():
         say(f"{split}: {found['samples']:,} samples, {found['bytes'] / 2**20:,.1f} MiB")

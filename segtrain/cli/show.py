@@ -14,7 +14,7 @@ from segtrain.cli.tables import table
 @app.command()
 def show(
     config: ConfigOrRun,
-    overrides: Annotated[List[str], Overrides(help="Like model.fold=2")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like model.fold=2")] = None,
     svg: Annotated[
         Optional[Path], typer.Option(metavar="FILE", help="Draw the network: rows are resolutions.")
     ] = None,
@@ -58,7 +58,7 @@ def show(
         _draw_maps(config, image, tap, out)
         return
     path = config / "config.yaml" if config.is_dir() else config
-    loaded = configs.load(path, overrides)
+    loaded = configs.load(path, overrides or [])
     if augment:
         _draw_crops(loaded, augment)
         return

@@ -14,7 +14,7 @@ from segtrain.cli.options import ConfigFile, Devices, Overrides
 @app.command()
 def train(
     config: ConfigFile,
-    overrides: Annotated[List[str], Overrides(help="Like train.lr=0.01")] = [],
+    overrides: Annotated[Optional[List[str]], Overrides(help="Like train.lr=0.01")] = None,
     out: Annotated[
         Optional[Path], typer.Option(help="The run folder.", show_default="runs/NAME-OF-CONFIG")
     ] = None,
@@ -48,7 +48,7 @@ def train(
     from segtrain.data import ahead
 
     seconds = _seconds(max_time)
-    effective = configs.load(config, overrides)
+    effective = configs.load(config, overrides or [])
     if effective.data.workers:
         ahead.serve()
     with ahead.looking(effective.data):  # the import of MXNet takes seconds
