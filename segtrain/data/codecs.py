@@ -45,12 +45,13 @@ def _jpeg(content: bytes) -> Optional[np.ndarray]:
 
 
 def _plain(content: bytes) -> bool:
-    """Whether a JPEG has three channels of 8 bits, and no EXIF data by which it is turned."""
+    """Whether a JPEG, not too large, has three channels of 8 bits, and isn't turned by its EXIF data."""
     place, upright = 2, True
     while content[place : place + 1] == b"\xff" and place + 10 <= len(content):
         marker, length = content[place + 1], int.from_bytes(content[place + 2 : place + 4], "big")
         if marker in (0xC0, 0xC1, 0xC2):  # baseline, extended or progressive: the frame's header
-            return upright and content[place + 4] == 8 and content[place + 9] == 3
+            depth, height, width, channels = struct.unpack_from(">BHHB", content, place + 4)
+            return upright and depth == 8 and channels == 3 and height * width * channels <= _MOST
         if marker == 0xDA:  # the scan itself: no header that is known came before
             return False
         if marker == 0xE1 and content[place + 4 : place + 10] == b"Exif\0\0":

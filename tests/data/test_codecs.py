@@ -1,6 +1,7 @@
 """The quick decoders give the pixels that OpenCV and Pillow do, or nothing."""
 
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import imagecodecs
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segtrain.data import codecs
+from segtrain.data.files import read_image
+from segtrain.errors import UserError
 from segtrain.prediction import pictures
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -139,7 +142,12 @@ def test_a_cut_off_file_is_left_to_others(kind, share):
     assert codecs.image(content[: int(share * least)]) is None
 
 
-def test_a_png_that_claims_to_be_vast_is_left_to_others():
-    content = bytearray(saved(COLOUR, "PNG"))
-    content[16:24] = b"\0\1\0\0\0\1\0\0"
-    assert codecs.image(bytes(content)) is None
+def test_a_picture_that_claims_to_be_vast_is_left_to_others():
+    """A header of a few bytes must not have gigabytes written."""
+    png, jpeg = bytearray(saved(COLOUR, "PNG")), bytearray(saved(COLOUR, "JPEG"))
+    png[16:24] = b"\0\1\0\0\0\1\0\0"
+    frame = jpeg.index(b"\xff\xc0")
+    jpeg[frame + 5 : frame + 9] = b"\xff\xff\xff\xff"
+    assert codecs.image(bytes(png)) is None and codecs.image(bytes(jpeg)) is None
+    with pytest.raises(UserError, match="not an image that can be decoded"):
+        read_image(Path("vast.jpg"), content=bytes(jpeg))
